@@ -1,0 +1,198 @@
+"""Sums, products, scalings, adjoints and transposes of operators; sums and products are flattened."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..backends import Array
+from .base import LinearOperator
+
+
+def _same_backend(operators: tuple[LinearOperator, ...]) -> Any:
+    names = {operator.backend.name for operator in operators}
+    if len(names) > 1:
+        raise ValueError(
+            f"The operators live on different backends ({', '.join(sorted(names))}); build all of them on one, with backend=."
+        )
+    return operators[0].backend
+
+
+def _all(values: list[bool | None]) -> bool | None:
+    """True when all are; None when one is not known or (for sums) may cancel."""
+    return True if all(value is True for value in values) else None
+
+
+class SumOperator(LinearOperator):
+    """Sum of operators of equal shape."""
+
+    def __init__(self, terms: tuple[LinearOperator, ...]) -> None:
+        self.terms = terms
+        super().__init__(
+            terms[0].shape,
+            np.result_type(*(term.dtype for term in terms)),
+            hermitian=_all([term.hermitian for term in terms]),
+            positive_semidefinite=_all([term.positive_semidefinite for term in terms]),
+            backend=_same_backend(terms),
+        )
+
+    def _matmat(self, x: Array) -> Array:
+        total = self.terms[0].matmat(x) + self.terms[1].matmat(x)
+        for term in self.terms[2:]:
+            total = total + term.matmat(x)
+        return total
+
+    def _rmatmat(self, x: Array) -> Array:
+        total = self.terms[0].rmatmat(x) + self.terms[1].rmatmat(x)
+        for term in self.terms[2:]:
+            total = total + term.rmatmat(x)
+        return total
+
+    def _children(self) -> tuple[LinearOperator, ...]:
+        return self.terms
+
+
+class ProductOperator(LinearOperator):
+    """Product of operators, the last one applied first."""
+
+    def __init__(self, factors: tuple[LinearOperator, ...]) -> None:
+        self.factors = factors
+        gram = _is_gram(factors)
+        super().__init__(
+            (factors[0].shape[0], factors[-1].shape[1]),
+            np.result_type(*(factor.dtype for factor in factors)),
+            hermitian=True if gram else None,
+            positive_semidefinite=True if gram else None,
+            backend=_same_backend(factors),
+        )
+
+    def _matmat(self, x: Array) -> Array:
+        for factor in reversed(self.factors):
+            x = factor.matmat(x)
+        return x
+
+    def _rmatmat(self, x: Array) -> Array:
+        for factor in self.factors:
+            x = factor.rmatmat(x)
+        return x
+
+    def _children(self) -> tuple[LinearOperator, ...]:
+        return self.factors
+
+
+def _is_gram(factors: tuple[LinearOperator, ...]) -> bool:
+    """Whether the product reads ``A ... M ... A.H`` with nothing, or something positive semidefinite, in the middle."""
+    left, right = 0, len(factors) - 1
+    while left < right:
+        a, b = factors[left], factors[right]
+        mirrored = (isinstance(b, AdjointOperator) and b.inner is a) or (isinstance(a, AdjointOperator) and a.inner is b)
+        if not (mirrored or (a is b and a.hermitian is True)):
+            return False
+        left, right = left + 1, right - 1
+    return left > right or factors[left].positive_semidefinite is True
+
+
+class ScaledOperator(LinearOperator):
+    """An operator times a number."""
+
+    def __init__(self, factor: complex, inner: LinearOperator) -> None:
+        self.factor, self.inner = factor, inner
+        real = np.isreal(factor)
+        dtype = inner.dtype if real else np.result_type(inner.dtype, np.complex64)
+        super().__init__(
+            inner.shape,
+            dtype,
+            hermitian=inner.hermitian if real else None,
+            positive_semidefinite=inner.positive_semidefinite if real and factor.real >= 0 else None,
+            backend=inner.backend,
+        )
+
+    def _matmat(self, x: Array) -> Array:
+        return self.factor * self.inner.matmat(x)
+
+    def _rmatmat(self, x: Array) -> Array:
+        return np.conj(self.factor).item() * self.inner.rmatmat(x)
+
+    def _details(self) -> str:
+        return f"times {self.factor:g}"
+
+    def _children(self) -> tuple[LinearOperator, ...]:
+        return (self.inner,)
+
+
+class AdjointOperator(LinearOperator):
+    """Conjugate transpose of an operator."""
+
+    def __init__(self, inner: LinearOperator) -> None:
+        self.inner = inner
+        super().__init__(inner.shape[::-1], inner.dtype, hermitian=inner.hermitian, backend=inner.backend)
+
+    def _matmat(self, x: Array) -> Array:
+        return self.inner.rmatmat(x)
+
+    def _rmatmat(self, x: Array) -> Array:
+        return self.inner.matmat(x)
+
+    def _children(self) -> tuple[LinearOperator, ...]:
+        return (self.inner,)
+
+
+class TransposedOperator(LinearOperator):
+    """Transpose of a complex operator, without conjugation."""
+
+    def __init__(self, inner: LinearOperator) -> None:
+        self.inner = inner
+        super().__init__(inner.shape[::-1], inner.dtype, hermitian=inner.hermitian, backend=inner.backend)
+
+    def _matmat(self, x: Array) -> Array:
+        return self.inner.rmatmat(x.conj()).conj()
+
+    def _rmatmat(self, x: Array) -> Array:
+        return self.inner.matmat(x.conj()).conj()
+
+    def _children(self) -> tuple[LinearOperator, ...]:
+        return (self.inner,)
+
+
+def sum_of(a: LinearOperator, b: LinearOperator) -> LinearOperator:
+    """``a + b``, flattened."""
+    if a.shape != b.shape:
+        raise ValueError(f"Operators of shapes {a.shape} and {b.shape} cannot be added: the shapes must be equal.")
+    return SumOperator(_parts(a, SumOperator, "terms") + _parts(b, SumOperator, "terms"))
+
+
+def product_of(a: LinearOperator, b: LinearOperator) -> LinearOperator:
+    """``a @ b``, flattened."""
+    if a.shape[1] != b.shape[0]:
+        raise ValueError(f"Operators of shapes {a.shape} and {b.shape} cannot be multiplied: the inner lengths must be equal.")
+    return ProductOperator(_parts(a, ProductOperator, "factors") + _parts(b, ProductOperator, "factors"))
+
+
+def _parts(operator: LinearOperator, kind: type, name: str) -> tuple[LinearOperator, ...]:
+    return getattr(operator, name) if type(operator) is kind else (operator,)
+
+
+def scaled(factor: Any, operator: LinearOperator) -> LinearOperator:
+    """``factor * operator``; factors are collected into one."""
+    number = complex(factor)
+    value = number.real if number.imag == 0 else number
+    if not np.isfinite(value):
+        raise ValueError(f"An operator was multiplied by {factor!r}; the factor must be finite.")
+    if isinstance(operator, ScaledOperator):
+        return scaled(value * operator.factor, operator.inner)
+    return ScaledOperator(value, operator)
+
+
+def adjoint_of(operator: LinearOperator) -> LinearOperator:
+    """Conjugate transpose; that of a Hermitian operator is itself."""
+    if operator.hermitian:
+        return operator
+    return operator.inner if isinstance(operator, AdjointOperator) else AdjointOperator(operator)
+
+
+def transpose_of(operator: LinearOperator) -> LinearOperator:
+    """Transpose; that of a real operator is its adjoint."""
+    if operator.dtype.kind != "c":
+        return adjoint_of(operator)
+    return operator.inner if isinstance(operator, TransposedOperator) else TransposedOperator(operator)
