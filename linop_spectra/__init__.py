@@ -1,6 +1,7 @@
 """Certified spectra of matrices too large to write down."""
 
 from .backends import to_numpy
+from .krylov import EigenResult, LanczosInterrupted, LanczosResult, NonFiniteProductError, eigsh, lanczos
 from .operators import (
     LinearOperator,
     OperatorCheck,
@@ -16,14 +17,20 @@ from .results import Estimate, load
 __version__ = "0.1.0"
 
 __all__ = [
+    "EigenResult",
     "Estimate",
+    "LanczosInterrupted",
+    "LanczosResult",
     "LinearOperator",
+    "NonFiniteProductError",
     "OperatorCheck",
     "SupportsMatmat",
     "aslinearoperator",
     "check_operator",
     "diagonal_operator",
+    "eigsh",
     "identity",
+    "lanczos",
     "load",
     "low_rank",
     "to_numpy",

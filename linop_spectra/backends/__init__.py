@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from .probes import ProbeKind, random_vector
-from .protocol import Array, Backend
+from .protocol import Array, Backend, Scalar
 
 if __name__ == "backends":  # reached through the link at the root of the repository
     raise ImportError("Import linop_spectra.backends; the folder backends at the root of the repository is only a link to it.")
 
-__all__ = ["Array", "Backend", "ProbeKind", "backend_of", "get_backend", "random_vector", "to_numpy"]
+__all__ = ["Array", "Backend", "ProbeKind", "Scalar", "backend_of", "get_backend", "random_vector", "to_numpy"]
 
 _INSTANCES: dict[str, Backend] = {}
 

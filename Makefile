@@ -1,0 +1,44 @@
+# One environment, made once: .venv with the versions of constraints.txt. A second run of any target starts at once.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint clean distclean
+
+help:
+	@echo "make demo    train a small network on handwritten digits and show its curvature (demo-output/)"
+	@echo "make test    check style and types, then run every test"
+	@echo "make lint    check style and types only"
+	@echo "make clean   remove what was built and written; make distclean removes the environment too"
+
+demo: $(VENV)/.demo
+	$(BIN)/python -m linop_spectra demo --out demo-output
+
+test: lint
+	$(BIN)/python -m pytest --doctest-modules linop_spectra tests
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# The stamps are files in the environment, so that removing it removes them.
+$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) -e '.[demo]'
+	@touch $@
+
+$(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) -e '.[test]'
+	@touch $(VENV)/.demo $@
+
+clean:
+	rm -rf build dist *.egg-info demo-output spectrum-output .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find linop_spectra tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV)

@@ -1,0 +1,5 @@
+"""PyTorch: derivatives of ``torch.nn.Module`` models."""
+
+from .objective import torch_objective
+
+__all__ = ["torch_objective"]

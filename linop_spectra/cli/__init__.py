@@ -1,0 +1,1 @@
+"""The ``linop-spectra`` command."""

@@ -1,0 +1,170 @@
+"""Checkpoints of a running recurrence: a small header that is replaced, and vectors that are only appended.
+
+``PATH`` holds coefficients and a description of the run and is replaced atomically. ``PATH.basis`` holds the Krylov vectors,
+step by step; new rows are synced to disk before the header that counts them. A run that is killed at any moment therefore
+leaves a pair that fits.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import time
+import uuid
+import warnings
+import zlib
+from typing import Any
+
+import numpy as np
+
+from ..backends import Array, Backend
+from ..operators import LinearOperator
+from ..results import PathLike, read_result, save_result
+from .result import KrylovVectors, LanczosResult, basis_from_rows, on_host
+
+CHECKPOINT_SECONDS = 10.0
+"""Shortest time between two writes."""
+_TOKEN_BYTES = 16
+
+
+class Checkpoint:
+    """Writer and reader of one checkpoint.
+
+    Parameters
+    ----------
+    path : str or path
+        Of the header; the vectors go to the same name with ``.basis`` appended.
+
+    Raises
+    ------
+    OSError
+        When the folder does not exist or cannot be written to: better now than after hours.
+    """
+
+    def __init__(self, path: PathLike) -> None:
+        self.path = pathlib.Path(path)
+        self.basis_path = self.path.with_name(self.path.name + ".basis")
+        folder = self.path.parent
+        if not folder.is_dir() or not os.access(folder, os.W_OK) or self.path.is_dir():
+            raise OSError(f"The checkpoint {str(self.path)!r} cannot be written: its folder is missing or not writable, or it is a folder.")
+        self._token = uuid.uuid4().hex
+        self._rows, self._crc, self._last = 0, 0, -float("inf")
+        self._usable = True
+
+    def due(self) -> bool:
+        """Whether enough time has passed since the last write."""
+        return time.monotonic() - self._last >= CHECKPOINT_SECONDS
+
+    # -- writing -------------------------------------------------------------------------------------------------------
+
+    def write(self, run: LanczosResult) -> None:
+        """Append new vectors, then replace the header. A full disk is said once and does not end the run."""
+        if not self._usable:
+            return
+        scalars, arrays = run._to_file()
+        vectors = run.vectors
+        assert vectors is not None
+        try:
+            if vectors.bases:
+                self._append_rows(vectors, int(run.num_steps) + 1)
+            else:
+                arrays["previous"], arrays["current"] = on_host(vectors.previous), on_host(vectors.current)
+            save_result(
+                self.path, "lanczos checkpoint", {**scalars, "token": self._token, "rows": self._rows, "crc": self._crc}, arrays
+            )
+        except OSError as error:
+            self._usable = False
+            warnings.warn(f"The checkpoint {str(self.path)!r} could not be written ({error}); the run goes on without it.", stacklevel=3)
+        self._last = time.monotonic()
+
+    def _append_rows(self, vectors: KrylovVectors, length: int) -> None:
+        token = bytes.fromhex(self._token)
+        with open(self.basis_path, "r+b" if self._rows else "wb") as stream:
+            if not self._rows:
+                stream.write(token)
+            row_bytes = vectors.bases[0].n * vectors.bases[0].dtype.itemsize
+            stream.seek(_TOKEN_BYTES + self._rows * len(vectors.bases) * row_bytes)
+            stream.truncate()
+            for index in range(self._rows, length):
+                for basis in vectors.bases:
+                    # A probe that broke down has no further vectors; zeros keep the layout regular.
+                    row = on_host(basis.row(index)) if index < basis.length else np.zeros(basis.n, basis.dtype)
+                    data = np.ascontiguousarray(row).view(np.uint8).data
+                    stream.write(data)
+                    self._crc = zlib.crc32(data, self._crc)
+            stream.flush()
+            os.fsync(stream.fileno())
+        self._rows = length
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    def read(self, *, backend: Backend, **expected: Any) -> LanczosResult | None:
+        """The run in the checkpoint, or None when there is no file.
+
+        Raises
+        ------
+        ValueError
+            When the file is damaged or belongs to another run.
+        """
+        if not self.path.exists():
+            return None
+        scalars, arrays = read_result(self.path)
+        if scalars.pop("kind") != "lanczos checkpoint":
+            raise ValueError(f"The file {str(self.path)!r} is no checkpoint of a Lanczos run; choose another path.")
+        scalars.pop("format")
+        token, rows, crc = scalars.pop("token"), scalars.pop("rows"), scalars.pop("crc")
+        found = {**scalars, "num_probes": len(arrays["num_steps_taken"])}
+        for name, value in expected.items():
+            if found[name] != value:
+                raise ValueError(
+                    f"The checkpoint {str(self.path)!r} belongs to another run: its {name} is {found[name]!r}, this run's is "
+                    f"{value!r}. Delete it (and {self.basis_path.name}) or choose another path."
+                )
+        if expected["reorthogonalize"] == "full":
+            stored = self._read_rows(token, rows, crc, expected["num_probes"], expected["dimension"], np.dtype(expected["dtype"]))
+            vectors = KrylovVectors(bases=tuple(basis_from_rows(stored[:, probe], backend) for probe in range(stored.shape[1])))
+        else:
+            vectors = KrylovVectors(
+                previous=backend.asarray(arrays.pop("previous")), current=backend.asarray(arrays.pop("current"))
+            )
+        self._token, self._rows, self._crc = token, rows, crc
+        self._last = time.monotonic()
+        return LanczosResult(**scalars, **arrays, vectors=vectors)
+
+    def _read_rows(self, token: str, rows: int, crc: int, num_probes: int, n: int, dtype: np.dtype) -> np.ndarray:
+        size = rows * num_probes * n * dtype.itemsize
+        try:
+            with open(self.basis_path, "rb") as stream:
+                if stream.read(_TOKEN_BYTES).hex() != token:
+                    raise ValueError("it belongs to another header")
+                data = np.fromfile(stream, np.uint8, size)
+            if data.size != size:
+                raise ValueError(f"it holds {data.size} of {size} bytes")
+            if zlib.crc32(data.data) != crc:
+                raise ValueError("its checksum is wrong")
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"The vectors {str(self.basis_path)!r} of the checkpoint are damaged ({error}). "
+                f"Delete both files or choose another path."
+            ) from error
+        return data.view(dtype).reshape(rows, num_probes, n)
+
+    def confirm(self, run: LanczosResult, operator: LinearOperator, start: Array) -> None:
+        """Recompute the first coefficient with one product; another operator gives another number.
+
+        Raises
+        ------
+        ValueError
+            When it differs by more than rounding.
+        """
+        backend = operator.backend
+        product = operator.matmat(start[:1].T)
+        first = backend.asarray(product[:, 0], dtype=operator.dtype) + 0
+        alpha = float(np.real(backend.to_numpy(backend.dot(start[0], first))))
+        scale = abs(run.alphas[0, 0]) + run.betas[0, 0] + np.finfo(np.float64).tiny
+        if not abs(alpha - run.alphas[0, 0]) <= np.sqrt(np.finfo(operator.dtype).eps) * scale:
+            raise ValueError(
+                f"The checkpoint {str(self.path)!r} belongs to another operator: the first coefficient is {run.alphas[0, 0]:.9g} there "
+                f"and {alpha:.9g} here. Delete it (and {self.basis_path.name}) or choose another path."
+            )
+

@@ -1,0 +1,329 @@
+"""Lanczos tridiagonalisation: the public function, its plan, interruption and checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+
+from .._memory import format_bytes, parse_budget
+from .._progress import Progress, ProgressBar
+from ..backends import Array
+from ..operators import LinearOperator, aslinearoperator, require_hermitian
+from ..results import PathLike
+from .checkpoint import Checkpoint
+from .errors import LanczosInterrupted, NonFiniteProductError
+from .recurrence import ProductError, Recurrence
+from .result import LanczosResult, Status
+
+Reorthogonalize = Literal["auto", "full", "none"]
+
+
+@dataclasses.dataclass
+class RunOptions:
+    """How a run is carried out, as opposed to what it computes."""
+
+    time_budget: float | None = None
+    progress: Progress = None
+    checkpoint: PathLike | None = None
+    measure_noise: bool = False
+    stop: Callable[[Recurrence], bool] | None = None
+    description: str = "Lanczos"
+
+
+def lanczos(
+    A: Any,
+    num_steps: int,
+    *,
+    num_probes: int = 1,
+    start: Any = None,
+    reorthogonalize: Reorthogonalize = "auto",
+    seed: int = 0,
+    memory_budget: int | float | str | None = None,
+    time_budget: float | None = None,
+    progress: Progress = None,
+    checkpoint: PathLike | None = None,
+) -> LanczosResult:
+    """Lanczos tridiagonalisation of a Hermitian operator, from several starting vectors in lockstep.
+
+    Parameters
+    ----------
+    A : LinearOperator or what `aslinearoperator` takes
+        Hermitian operator of shape (n, n). If it does not say that it is Hermitian, two products test it.
+    num_steps : int
+        Number of steps k; more than n are cut to n with a warning.
+    num_probes : int
+        Number of random starting vectors, uniform on the unit sphere.
+    start : array, optional
+        Starting vectors instead of random ones, shape (n,) or (n, num_probes); they are normalised.
+    reorthogonalize : {"auto", "full", "none"}
+        ``"full"`` keeps all k + 1 vectors of each probe and orthogonalises against them, twice where once is not enough.
+        ``"none"`` keeps two vectors: moments stay right, but Ritz values repeat. ``"auto"`` is full where the basis fits the
+        memory budget, else none, with a warning.
+    seed : int
+        Seed of the random vectors; the same seed gives the same vectors on every backend.
+    memory_budget : int, float, str or None
+        For the basis, in bytes or as text such as ``"4GB"``; by default 40 % of the memory of the device.
+    time_budget : float, optional
+        Seconds after which the run ends with what it has; its ``status`` is then ``"time budget"``.
+    progress : bool or callable, optional
+        True shows a bar; a callable is called as ``progress(done, total)``.
+    checkpoint : str or path, optional
+        File that the run is written to as it goes, and taken up from when it exists and matches.
+
+    Returns
+    -------
+    LanczosResult
+        Coefficients, shape (num_probes, k), and the vectors to go on with.
+
+    Raises
+    ------
+    ValueError
+        When an argument is wrong, the operator is not Hermitian, or the checkpoint does not match.
+    LanczosInterrupted
+        When a product raises after the first step; it carries the partial result.
+    NonFiniteProductError
+        When a product holds NaN or infinity; it carries the partial result.
+
+    Notes
+    -----
+    Ctrl-C after the first step returns the partial result with ``status`` ``"interrupted"``.
+
+    References
+    ----------
+    C. C. Paige, *Computational variants of the Lanczos method for the eigenproblem*, J. Inst. Math. Appl. 10 (1972).
+
+    Examples
+    --------
+    >>> import numpy as np, linop_spectra as ls
+    >>> run = ls.lanczos(ls.diagonal_operator(np.linspace(0.0, 1.0, 100)), 20, num_probes=2)
+    >>> run.alphas.shape
+    (2, 20)
+    """
+    operator = aslinearoperator(A)
+    require_hermitian(operator, "Lanczos", seed=seed)
+    options = RunOptions(time_budget=time_budget, progress=progress, checkpoint=checkpoint)
+    return run_lanczos(
+        operator, num_steps, num_probes=num_probes, start=start, reorthogonalize=reorthogonalize, seed=seed,
+        memory_budget=memory_budget, options=options,
+    )  # fmt: skip
+
+
+def run_lanczos(
+    operator: LinearOperator,
+    num_steps: int,
+    *,
+    num_probes: int,
+    options: RunOptions,
+    start: Any = None,
+    reorthogonalize: Reorthogonalize = "auto",
+    seed: int = 0,
+    memory_budget: int | float | str | None = None,
+    first_probe: int = 0,
+) -> LanczosResult:
+    """`lanczos` for callers inside the library: the operator is known to be Hermitian; `first_probe` picks other probes."""
+    n = operator.shape[0]
+    num_steps = clamp_steps(check_count("num_steps", num_steps), n)
+    _check_time_budget(options.time_budget)
+    num_probes = check_count("num_probes", num_probes)
+    rows, norms, digest = _starting_vectors(operator, start, num_probes, seed, first_probe)
+    full = plan_basis(operator, num_steps, len(norms), reorthogonalize, memory_budget)
+    checkpoint = None
+    if options.checkpoint is not None:
+        checkpoint = Checkpoint(options.checkpoint)
+        earlier = checkpoint.read(
+            dimension=n, dtype=str(operator.dtype), num_probes=len(norms), seed=seed, start_digest=digest,
+            reorthogonalize="full" if full else "none", backend=operator.backend,
+        )  # fmt: skip
+        if earlier is not None:
+            checkpoint.confirm(earlier, operator, rows)
+            if earlier.num_steps >= num_steps:
+                return shorten(dataclasses.replace(earlier, status="complete"), num_steps)
+            return _carry_on(
+                Recurrence.resume(earlier, operator, measure_noise=options.measure_noise),
+                num_steps, options, checkpoint, earlier.seconds, seed, norms, digest,
+            )  # fmt: skip
+    state = Recurrence(operator, rows, full=full, measure_noise=options.measure_noise)
+    return _carry_on(state, num_steps, options, checkpoint, 0.0, seed, norms, digest)
+
+
+def extend(run: LanczosResult, num_steps: int, A: Any, **options: Any) -> LanczosResult:
+    """Continue `run`; see `LanczosResult.extend`."""
+    unknown = set(options) - {"time_budget", "progress", "checkpoint"}
+    if unknown:
+        raise TypeError(f"extend takes time_budget, progress and checkpoint, but was given {', '.join(sorted(unknown))}.")
+    operator = aslinearoperator(A)
+    n = run.dimension
+    if operator.shape != (n, n) or str(operator.dtype) != run.dtype:
+        raise ValueError(
+            f"The run belongs to an operator of shape {(n, n)} and dtype {run.dtype}, but the argument operator has shape "
+            f"{operator.shape} and dtype {operator.dtype}; pass the operator of the first run."
+        )
+    total = clamp_steps(run.num_steps + check_count("num_steps", num_steps), n)
+    settings = RunOptions(**options)
+    _check_time_budget(settings.time_budget)
+    checkpoint = Checkpoint(settings.checkpoint) if settings.checkpoint is not None else None
+    state = Recurrence.resume(run, operator, measure_noise=False)
+    return _carry_on(state, total, settings, checkpoint, run.seconds, run.seed, run.start_norms, run.start_digest)
+
+
+def _carry_on(
+    state: Recurrence,
+    num_steps: int,
+    options: RunOptions,
+    checkpoint: Checkpoint | None,
+    seconds_before: float,
+    seed: int,
+    norms: np.ndarray,
+    digest: str,
+) -> LanczosResult:
+    began = time.perf_counter()
+
+    def partial(status: Status) -> LanczosResult:
+        seconds = seconds_before + time.perf_counter() - began
+        return state.result(status=status, seconds=seconds, seed=seed, start_norms=norms, start_digest=digest)
+
+    def keep(status: Status, *, force: bool = True) -> None:
+        if checkpoint is not None and (force or checkpoint.due()):
+            state.fetch()
+            checkpoint.write(partial(status))
+
+    status: Status = "complete"
+    longest = 0.0
+    with ProgressBar(options.progress, num_steps, options.description, done=state.steps_done) as bar:
+        try:
+            first_step = state.steps_done
+            while state.steps_done < num_steps and not state.exhausted:
+                step_began = time.perf_counter()
+                if (
+                    options.time_budget is not None
+                    and state.steps_done > first_step
+                    and step_began - began + longest > options.time_budget
+                ):
+                    status = "time budget"
+                    break
+                state.step()
+                longest = max(longest, time.perf_counter() - step_began)
+                bar.advance()
+                if options.stop is not None and state.steps_done < num_steps and options.stop(state):
+                    break
+                if state.steps_done < num_steps:
+                    keep("interrupted", force=False)
+            state.fetch()
+        except KeyboardInterrupt:
+            if not state.alphas:
+                raise
+            status = "interrupted"
+        except ProductError as error:
+            step = len(state.alphas)
+            keep("interrupted")
+            raise NonFiniteProductError(
+                f"{error}; the {step} steps before it are kept in .partial.", partial("interrupted"), step
+            ) from error
+        except Exception as error:
+            step = len(state.alphas)
+            if step == 0 or (isinstance(error, ValueError) and "not symmetric" in str(error)):
+                raise
+            keep("interrupted")
+            raise LanczosInterrupted(
+                f"The product with the operator failed at step {step + 1} ({type(error).__name__}: {error}); "
+                f"the {step} steps before it are kept in .partial.",
+                partial("interrupted"),
+                step,
+            ) from error
+    keep(status)
+    return partial(status)
+
+
+def shorten(run: LanczosResult, num_steps: int) -> LanczosResult:
+    """The first steps of a run; they are what a shorter run would have given."""
+    if num_steps >= run.num_steps:
+        return run
+    taken = np.minimum(run.num_steps_taken, num_steps)
+    overlaps = None if run.start_overlaps is None else run.start_overlaps[:, :num_steps]
+    # The bases keep their further rows: resuming forks them where needed.
+    return dataclasses.replace(
+        run, alphas=run.alphas[:, :num_steps].copy(), betas=run.betas[:, :num_steps].copy(), num_steps_taken=taken,
+        start_overlaps=overlaps, vectors=run.vectors if run.reorthogonalize == "full" else None,
+    )  # fmt: skip
+
+
+def plan_basis(
+    operator: LinearOperator, num_steps: int, num_probes: int, reorthogonalize: str, memory_budget: int | float | str | None
+) -> bool:
+    """Whether the whole basis is kept; by fixed rules from sizes and the stated budget."""
+    if reorthogonalize not in ("auto", "full", "none"):
+        raise ValueError(f"The argument reorthogonalize is {reorthogonalize!r}, but must be 'auto', 'full' or 'none'.")
+    needed = basis_bytes(operator, num_steps, num_probes)
+    budget = parse_budget(memory_budget, total=operator.backend.total_memory())
+    if reorthogonalize == "auto" and needed > budget:
+        warnings.warn(
+            f"The Lanczos basis of {num_probes} x {num_steps + 1} vectors takes {format_bytes(needed)}, over the memory budget of "
+            f"{format_bytes(budget)}: running without reorthogonalisation. Densities stay right, but Ritz values repeat and are "
+            "not pinned; take fewer steps or probes, or pass memory_budget=.",
+            stacklevel=4,
+        )
+        return False
+    if reorthogonalize == "full" and needed > budget and memory_budget is not None:
+        raise MemoryError(
+            f"The Lanczos basis of {num_probes} x {num_steps + 1} vectors takes {format_bytes(needed)}, over the memory budget of "
+            f"{format_bytes(budget)}; take fewer steps or probes, raise memory_budget, or use reorthogonalize='auto'."
+        )
+    return reorthogonalize != "none"
+
+
+def basis_bytes(operator: LinearOperator, num_steps: int, num_probes: int) -> int:
+    """Bytes of the vectors that a run with full reorthogonalisation keeps."""
+    return num_probes * (num_steps + 1) * operator.shape[0] * operator.dtype.itemsize
+
+
+def check_count(name: str, value: Any) -> int:
+    """A positive integer, or a ValueError that names the argument."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f"The argument {name} must be a whole number of at least 1, but is {value!r}.")
+    return int(value)
+
+
+def clamp_steps(num_steps: int, n: int) -> int:
+    """At most n steps: then the Krylov space is everything."""
+    if num_steps > n:
+        warnings.warn(f"num_steps = {num_steps} is more than the order {n} of the operator; {n} steps are taken.", stacklevel=4)
+        return n
+    return num_steps
+
+
+def _check_time_budget(seconds: float | None) -> None:
+    if seconds is not None and not seconds > 0:
+        raise ValueError(f"The argument time_budget must be a positive number of seconds, but is {seconds!r}.")
+
+
+def _starting_vectors(
+    operator: LinearOperator, start: Any, num_probes: int, seed: int, first_probe: int
+) -> tuple[Array, np.ndarray, str]:
+    backend, n = operator.backend, operator.shape[0]
+    if start is None:
+        rows = backend.probes(
+            n, range(first_probe, first_probe + num_probes), kind="sphere", seed=seed, domain="probe", dtype=operator.dtype
+        )
+        return rows, np.ones(num_probes), f"sphere {first_probe}+{num_probes}"
+    given = backend.asarray(start, dtype=operator.dtype)
+    if given.shape not in ((n,), (n, num_probes)) and not (len(given.shape) == 2 and given.shape[0] == n and num_probes == 1):
+        raise ValueError(
+            f"The argument start must have shape ({n},) or ({n}, num_probes), but has shape {tuple(given.shape)}."
+        )
+    columns = given.reshape(n, -1)
+    rows = backend.empty((columns.shape[1], n), operator.dtype)
+    norms = np.empty(columns.shape[1])
+    for probe in range(columns.shape[1]):
+        rows[probe] = columns[:, probe]
+        norms[probe] = float(np.real(backend.to_numpy(backend.norm(rows[probe]))))
+        if not (np.isfinite(norms[probe]) and norms[probe] > 0):
+            raise ValueError(f"The starting vector {probe} has norm {norms[probe]}; the argument start must be finite and not zero.")
+        backend.scale_into(rows[probe], 1.0 / norms[probe], rows[probe])
+    digest = hashlib.sha256(np.ascontiguousarray(backend.to_numpy(rows)).tobytes()).hexdigest()[:32]
+    return rows, norms, digest

@@ -1,0 +1,259 @@
+"""The Lanczos recurrence, many starting vectors in lockstep, one step at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..backends import Array, Scalar
+from ..operators import LinearOperator
+from .basis import Basis, basis_from, remove_components
+from .result import KrylovVectors, LanczosResult
+
+# A Gram-Schmidt pass that leaves less than this share of the norm is repeated (Daniel, Gragg, Kaufman and Stewart, 1976).
+_DGKS_SQUARE = 0.5
+# Steps between two looks at the scalars of a device.
+_STEPS_BETWEEN_FETCHES = 8
+_BREAKDOWN = 2.0
+
+
+class ProductError(Exception):
+    """The product itself was not usable; the message says why."""
+
+
+class Recurrence:
+    """State of a run between two steps.
+
+    The order of operations is Paige's (1972, variant A1): subtract ``beta v_prev``, take alpha, subtract ``alpha v``; beta is
+    taken after reorthogonalisation.
+
+    Parameters
+    ----------
+    operator : LinearOperator
+        Hermitian operator.
+    start : array
+        Unit starting vectors as rows, shape (num_probes, n); owned by the recurrence from now on.
+    full : bool
+        Whether to keep all vectors and orthogonalise against them.
+    measure_noise : bool
+        Whether to spend one product on measuring how well products repeat.
+    """
+
+    def __init__(self, operator: LinearOperator, start: Array, *, full: bool, measure_noise: bool = False) -> None:
+        self.operator, self.backend, self.full = operator, operator.backend, full
+        self.num_probes, self.n = start.shape
+        self.alphas: list[np.ndarray] = []
+        self.betas: list[np.ndarray] = []
+        self.taken = np.zeros(self.num_probes, dtype=np.int64)
+        self.finished = np.zeros(self.num_probes, dtype=bool)
+        self.measure_noise = measure_noise
+        self.repeat_error: Scalar = float("nan")
+        self.num_matvecs = 0
+        self._pending: list[list[tuple[int, Scalar, Scalar, Scalar]]] = []
+        self._square: list[Scalar] = [0.0] * self.num_probes
+        self._last_beta: list[Scalar] = [0.0] * self.num_probes
+        self._work = self.backend.empty((self.n,), operator.dtype)
+        self._bases: list[Basis] = []
+        self._previous = self._current = None
+        if full:
+            self._bases = [Basis(self.backend, self.n, operator.dtype) for _ in range(self.num_probes)]
+            for basis, row in zip(self._bases, start, strict=True):
+                basis.append()[...] = row
+        else:
+            self._current = start
+            self._previous = self.backend.empty(tuple(start.shape), operator.dtype)
+            self._previous[...] = 0
+
+    @classmethod
+    def resume(cls, run: LanczosResult, operator: LinearOperator, *, measure_noise: bool) -> Recurrence:
+        """Take up a finished or interrupted run where it ended."""
+        if run.vectors is None:
+            raise ValueError("The run was saved without its vectors and cannot go on; save it with basis=True.")
+        full, vectors = run.reorthogonalize == "full", run.vectors
+        backend = operator.backend
+        if full:
+            start = backend.empty((run.num_probes, run.dimension), operator.dtype)
+            start[...] = 0
+        else:
+            start = backend.asarray(vectors.current) + 0
+        state = cls(operator, start, full=full, measure_noise=measure_noise and not np.isfinite(run.repeat_error))
+        state.alphas, state.betas = list(run.alphas.T.copy()), list(run.betas.T.copy())
+        state.taken = run.num_steps_taken.copy()
+        state.repeat_error, state.num_matvecs = run.repeat_error, run.num_matvecs
+        k = run.num_steps
+        for probe in range(run.num_probes):
+            for alpha, beta in zip(*run.jacobi(probe), strict=True):
+                state._square[probe] = state._square[probe] + (alpha * alpha + beta * beta)
+            state.finished[probe] = k > 0 and (state.taken[probe] < k or run.betas[probe, -1] == 0.0)
+            state._last_beta[probe] = run.betas[probe, -1] if k else 0.0
+        if full:
+            state._bases = [
+                basis_from(basis, int(taken) + 1, backend) for basis, taken in zip(vectors.bases, state.taken, strict=True)
+            ]
+        else:
+            state._previous = backend.asarray(vectors.previous) + 0
+        return state
+
+    @property
+    def steps_done(self) -> int:
+        """Complete steps, those included whose scalars are still on the device."""
+        return len(self.alphas) + len(self._pending)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the Krylov spaces of all probes have become invariant."""
+        return bool(self.finished.all())
+
+    def step(self) -> None:
+        """One step of every probe that goes on.
+
+        Raises
+        ------
+        ProductError
+            When a product is not finite.
+        ValueError
+            When the products show that the operator is not Hermitian.
+        """
+        j = self.steps_done
+        active = [probe for probe in range(self.num_probes) if not self.finished[probe]]
+        products = self.operator.matmat(self._block(active, j).T)
+        self.num_matvecs += len(active)
+        if self.measure_noise and j == 1:
+            self._measure_repeat_error(active[0], j, products[:, 0])
+        self._pending.append([(probe, *self._advance(probe, j, products[:, column])) for column, probe in enumerate(active)])
+        if self.backend.eager_scalars or len(self._pending) >= _STEPS_BETWEEN_FETCHES:
+            self.fetch()
+
+    def _vector(self, probe: int, j: int) -> Array:
+        return self._bases[probe].row(j) if self.full else self._current[probe]
+
+    def _block(self, active: list[int], j: int) -> Array:
+        if len(active) == 1:
+            return self._vector(active[0], j).reshape(1, self.n)
+        if not self.full and len(active) == self.num_probes:
+            return self._current
+        block = self.backend.empty((len(active), self.n), self.operator.dtype)
+        for row, probe in enumerate(active):
+            block[row] = self._vector(probe, j)
+        return block
+
+    def _advance(self, probe: int, j: int, product: Array) -> tuple[Scalar, Scalar, Scalar]:
+        backend, w = self.backend, self._work
+        w[...] = product
+        v = self._vector(probe, j)
+        if j > 0:
+            previous = self._bases[probe].row(j - 1) if self.full else self._previous[probe]
+            backend.axpy(-self._last_beta[probe], previous, w)
+        alpha = backend.reduce(backend.dot(v, w)).real
+        backend.axpy(-alpha, v, w)
+        asymmetry: Scalar = 0.0
+        if self.full:
+            basis = self._bases[probe]
+            removed = remove_components(basis, w, j + 1)
+            # In exact arithmetic only rounding is left to remove. Far-back components say that A is not Hermitian.
+            asymmetry = self._square_sum(removed, j - 1) ** 0.5
+            beta = backend.reduce(backend.norm(w))
+            lost = self._square_sum(removed, j + 1)
+            if not backend.eager_scalars or not beta * beta >= _DGKS_SQUARE * (beta * beta + lost):
+                remove_components(basis, w, j + 1)
+                beta = backend.reduce(backend.norm(w))
+        else:
+            beta = backend.reduce(backend.norm(w))
+        self._square[probe] = self._square[probe] + (alpha * alpha + beta * beta)
+        inverse = backend.safe_reciprocal(beta, self._threshold(probe))
+        if self.full:
+            backend.scale_into(w, inverse, self._bases[probe].append())
+        else:
+            self._previous[probe] = v
+            backend.scale_into(w, inverse, self._current[probe])
+        self._last_beta[probe] = beta
+        return alpha, beta, asymmetry
+
+    def _square_sum(self, removed: list[Array], length: int) -> Scalar:
+        total: Scalar = 0.0
+        for coefficients in removed:
+            if length <= 0:
+                break
+            kept = coefficients[:length]
+            total = total + self.backend.dot(kept, kept).real
+            length -= coefficients.shape[0]
+        return total
+
+    def _threshold(self, probe: int) -> Scalar:
+        return _BREAKDOWN * float(np.finfo(self.operator.dtype).eps) * self._square[probe] ** 0.5
+
+    def _measure_repeat_error(self, probe: int, j: int, product: Array) -> None:
+        # Three is no power of two: rounding falls differently, so the distance shows rounding as well as randomness.
+        tripled = self.operator.matmat((3 * self._vector(probe, j)).reshape(self.n, 1))
+        self.num_matvecs += 1
+        self.repeat_error = self.backend.norm(self.backend.asarray(tripled[:, 0] / 3 - product))
+
+    def fetch(self) -> None:
+        """Bring pending scalars to the host and judge them: finite, Hermitian, broken down."""
+        backend = self.backend
+        pending, self._pending = self._pending, []
+        if not pending:
+            return
+        flat = [number for step in pending for _, *numbers in step for number in numbers]
+        values = iter(np.real(backend.fetch(flat)).astype(np.float64).reshape(-1, 3))
+        if not isinstance(self.repeat_error, float):
+            self.repeat_error = float(np.real(backend.to_numpy(self.repeat_error)))
+        for step in pending:
+            alphas, betas = np.zeros(self.num_probes), np.zeros(self.num_probes)
+            running = [probe for probe, *_ in step]
+            for probe in running:
+                alpha, beta, asymmetry = next(values)
+                self._judge(probe, alpha, beta, asymmetry)
+                alphas[probe] = alpha
+                betas[probe] = beta
+            self.alphas.append(alphas)
+            self.betas.append(betas)
+            for probe in running:
+                if self.finished[probe]:  # after a breakdown a device went on with zero vectors
+                    alphas[probe] = betas[probe] = 0.0
+                    continue
+                self.taken[probe] += 1
+                scale = float(np.sqrt(sum(a[probe] ** 2 + b[probe] ** 2 for a, b in zip(self.alphas, self.betas, strict=True))))
+                if not betas[probe] > _BREAKDOWN * np.finfo(self.operator.dtype).eps * scale:
+                    betas[probe] = 0.0
+                    self.finished[probe] = True
+
+    def _judge(self, probe: int, alpha: float, beta: float, asymmetry: float) -> None:
+        step = len(self.alphas) + 1
+        if not (np.isfinite(alpha) and np.isfinite(beta)):
+            raise ProductError(
+                f"The product with the operator at step {step} (probe {probe}) holds NaN or infinity, or overflows in {self.operator.dtype}"
+            )
+        if step < 3 or self.finished[probe]:
+            return
+        scale = max(max(abs(a[probe]) + b[probe] for a, b in zip(self.alphas, self.betas, strict=True)), abs(alpha) + beta)
+        if asymmetry > np.sqrt(np.finfo(self.operator.dtype).eps) * scale:
+            raise ValueError(
+                f"The operator is not symmetric (complex: not Hermitian): at step {step} a product has a component of "
+                f"{asymmetry / scale:.1e} of the norm where a Hermitian operator has none. "
+                "Pass the symmetric part (A + A.H) / 2, or look at check_operator(A)."
+            )
+
+    def result(self, *, status: Any, seconds: float, seed: int, start_norms: np.ndarray, start_digest: str) -> LanczosResult:
+        """The run so far as a result."""
+        shape = (len(self.alphas), self.num_probes)
+        alphas, betas = np.reshape(self.alphas, shape).T.copy(), np.reshape(self.betas, shape).T.copy()
+        vectors = KrylovVectors(bases=tuple(self._bases), previous=self._previous, current=self._current)
+        return LanczosResult(
+            alphas=alphas, betas=betas, num_steps_taken=self.taken.copy(), dimension=self.n, dtype=str(self.operator.dtype),
+            seed=seed, start_norms=start_norms, reorthogonalize="full" if self.full else "none", status=status,
+            num_matvecs=self.num_matvecs, seconds=seconds,
+            repeat_error=self.repeat_error if isinstance(self.repeat_error, float) else float("nan"),
+            start_overlaps=self._start_overlaps(), start_digest=start_digest, vectors=vectors,
+        )  # fmt: skip
+
+    def _start_overlaps(self) -> np.ndarray | None:
+        k = len(self.alphas)
+        if not self.full or self.num_probes == 1 or k == 0:
+            return None
+        out = np.zeros((self.num_probes, k), dtype=np.result_type(self.operator.dtype, np.float64))
+        length = int(self.taken[0])
+        for probe in range(self.num_probes):
+            out[probe, :length] = self._bases[0].coefficients(self._bases[probe].row(0), length)
+        return out

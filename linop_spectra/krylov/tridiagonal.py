@@ -1,0 +1,34 @@
+"""The symmetric tridiagonal eigenproblem, on the host in double precision."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import linalg
+
+
+def ritz(alphas: np.ndarray, betas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues and eigenvectors of the Jacobi matrix of a Lanczos run.
+
+    Parameters
+    ----------
+    alphas : numpy.ndarray
+        Diagonal, shape (k,).
+    betas : numpy.ndarray
+        Off-diagonal entries, shape (k,) or (k - 1,); a last one beyond the matrix (the residual norm) is not used.
+
+    Returns
+    -------
+    values : numpy.ndarray
+        Ritz values in ascending order, shape (k,).
+    vectors : numpy.ndarray
+        Orthonormal eigenvectors as columns, shape (k, k).
+    """
+    k = len(alphas)
+    if k == 1:
+        return np.array(alphas, dtype=np.float64), np.ones((1, 1))
+    # Scaled to order one: LAPACK compares with absolute thresholds on tiny or huge matrices.
+    scale = max(np.max(np.abs(alphas)), np.max(np.abs(betas[: k - 1])))
+    if scale == 0.0:
+        return np.zeros(k), np.eye(k)
+    values, vectors = linalg.eigh_tridiagonal(alphas / scale, betas[: k - 1] / scale, lapack_driver="stev")
+    return values * scale, vectors

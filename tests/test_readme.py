@@ -1,0 +1,29 @@
+"""Every Python example of the README runs as it stands."""
+import pathlib
+import re
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^## ([^\n]+)\n(?:(?!^## ).)*?^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+def test_every_python_block_is_found():
+    assert len(BLOCKS) == README.count("```python") >= 3
+
+
+@pytest.mark.parametrize("code", [code for _, code in BLOCKS], ids=[title for title, _ in BLOCKS])
+def test_example_runs(code, tmp_path, monkeypatch, capsys):
+    if "import torch" in code:
+        pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+    assert capsys.readouterr().out.strip()
+    for name in re.findall(r'plot\("([^"]+)"\)', code):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_links_and_pictures_exist():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert "://" in target or (ROOT / target).exists(), target
