@@ -13,6 +13,7 @@ from .operators import (
     low_rank,
 )
 from .results import Estimate, load
+from .spectra import LogSpectrum, Outlier, SpectralDensity, spectral_density
 
 __version__ = "0.1.0"
 
@@ -22,8 +23,11 @@ __all__ = [
     "LanczosInterrupted",
     "LanczosResult",
     "LinearOperator",
+    "LogSpectrum",
     "NonFiniteProductError",
     "OperatorCheck",
+    "Outlier",
+    "SpectralDensity",
     "SupportsMatmat",
     "aslinearoperator",
     "check_operator",
@@ -33,5 +37,6 @@ __all__ = [
     "lanczos",
     "load",
     "low_rank",
+    "spectral_density",
     "to_numpy",
 ]

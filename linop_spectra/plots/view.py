@@ -80,9 +80,9 @@ class View:
         density = density[np.isfinite(density) & (density > 0)]
         peak = float(density.max()) if density.size else max(weights, default=1.0)
         # Below one eigenvalue over the whole width of the bulk a density says nothing.
-        least = min(1.0 / (n * bulk), *weights) if weights else 1.0 / (n * bulk)
-        top = 6.0 * max(peak, *weights) if weights else 6.0 * peak  # room for the legend
-        bottom = max(0.4 * min(least, peak / 10), top * 10.0**-MOST_DECADES)
+        top = 6.0 * max([peak, *weights])  # room for the legend
+        bottom = max(0.4 * min(1.0 / (n * bulk), peak / 10), top * 10.0**-MOST_DECADES)
+        bottom = min([bottom, *(0.4 * weight for weight in weights)])
         return dataclasses.replace(self, bottom=bottom, top=top)
 
     def union(self, other: View) -> View:
@@ -123,9 +123,10 @@ class View:
     def ticks(self) -> list[float]:
         """Zero and signed powers of ten, thinned out until their labels fit."""
         assert self.linear_width is not None
-        first = math.ceil(math.log10(self.linear_width))
+        nearest = 0.0 if self.low <= 0 <= self.high else min(abs(self.low), abs(self.high))
+        first = math.ceil(math.log10(max(self.linear_width, nearest)))
         last = math.floor(math.log10(max(abs(self.low), abs(self.high), 10.0**first)))
         stride = max(1, math.ceil((last - first + 1) / 5))
         powers = [10.0**exponent for exponent in range(last, first - 1, -stride)]
-        both = [-power for power in powers if -power >= self.low] + [power for power in powers if power <= self.high]
-        return sorted([*both, 0.0]) if self.low <= 0 <= self.high else sorted(both)
+        candidates = {0.0, *powers, *(-power for power in powers)}
+        return sorted(tick for tick in candidates if self.low <= tick <= self.high)

@@ -1,0 +1,168 @@
+"""Losses that users bring: names, torch loss modules, callables, and functions of whole batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ...curvature import BatchLoss
+from .losses import BinaryCrossEntropy, CrossEntropy, MeanSquaredError, OutputLoss, require_tensor
+
+Tensor = torch.Tensor
+
+
+class CallableLoss(OutputLoss):
+    """``fn(outputs, targets)`` that returns a mean over the examples, or ``(sum, number_of_terms)``."""
+
+    def __init__(self, fn: Callable[[Any, Any], Any], *, averages: bool = True) -> None:
+        self._fn, self.averages = fn, averages
+
+    def check(self, outputs: Any, batch: Any) -> None:
+        """The outputs are one tensor with an example in each row."""
+        require_tensor(outputs)
+
+    def total(self, outputs: Tensor, batch: Any) -> tuple[Tensor, Any]:
+        """What the function gives; a mean is multiplied by the number of examples."""
+        result = self._fn(outputs, batch[1])
+        if isinstance(result, tuple | list):
+            return sum_and_terms(result, "(outputs, targets)")
+        require_scalar(result, "a mean over the examples, or a pair (sum, number_of_terms)")
+        if not self.averages:
+            return result.reshape(()), 1
+        examples = outputs.shape[0] if outputs.ndim else 1
+        return result.reshape(()) * examples, examples
+
+
+class NegativeLogLikelihood(CallableLoss):
+    """``torch.nn.NLLLoss``: its mean is over the weights of the positions that are not ignored."""
+
+    def __init__(self, module: Any) -> None:
+        super().__init__(module, averages=module.reduction == "mean")
+        self._weight, self._ignore_index = module.weight, module.ignore_index
+
+    def total(self, outputs: Tensor, batch: Any) -> tuple[Tensor, Any]:
+        """Sum over positions, and their weights."""
+        targets = batch[1].long()
+        weight = None if self._weight is None else self._weight.to(outputs)
+        loss = torch.nn.functional.nll_loss(outputs, targets, weight, ignore_index=self._ignore_index, reduction="sum")
+        valid = targets != self._ignore_index
+        return loss, valid.sum() if weight is None else (weight[torch.where(valid, targets, 0)] * valid).sum()
+
+
+class SplitBatchLoss(OutputLoss):
+    """`BatchLoss` in two steps: outputs of the model, and a loss of them."""
+
+    def __init__(self, loss: BatchLoss) -> None:
+        assert loss.outputs is not None
+        assert loss.loss is not None
+        self._outputs, self._loss = loss.outputs, loss.loss
+
+    def outputs(self, model: Any, batch: Any) -> Any:
+        """What the user's function takes out of the model."""
+        return self._outputs(model, batch)
+
+    def check(self, outputs: Any, batch: Any) -> None:
+        """The outputs are one tensor."""
+        require_tensor(outputs)
+
+    def total(self, outputs: Tensor, batch: Any) -> tuple[Tensor, Any]:
+        """What the user's function gives."""
+        return sum_and_terms(self._loss(outputs, batch), "(outputs, batch)")
+
+
+class WholeBatchLoss(OutputLoss):
+    """`BatchLoss` in one step: there are no outputs to speak of."""
+
+    splits_outputs = False
+
+    def __init__(self, fn: Callable[[Any, Any], Any]) -> None:
+        self._fn = fn
+
+    def outputs(self, model: Any, batch: Any) -> Any:
+        """The pair (sum, number of terms) takes the place of outputs."""
+        return sum_and_terms(self._fn(model, batch), "(model, batch)")
+
+    def total(self, outputs: Any, batch: Any) -> tuple[Tensor, Any]:
+        """That pair."""
+        return outputs
+
+
+def require_scalar(value: Any, wanted: str) -> None:
+    """Raise unless a loss is a single real number as a tensor."""
+    found = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+    if not isinstance(value, Tensor) or value.numel() != 1 or not value.is_floating_point():
+        raise TypeError(f"The loss is not a scalar but {found}; the function must return {wanted}, as a scalar tensor.")
+
+
+def sum_and_terms(result: Any, arguments: str) -> tuple[Tensor, Any]:
+    """A user's pair (sum, number of terms), checked."""
+    if not isinstance(result, tuple | list) or len(result) != 2:
+        raise TypeError(
+            f"The loss fn{arguments} returned a {type(result).__name__}, but must return a pair (sum, number_of_terms): the summed "
+            "loss as a scalar tensor, and how many terms were summed."
+        )
+    total, terms = result
+    require_scalar(total, "a pair (sum, number_of_terms)")
+    return total.reshape(()), terms
+
+
+def make_loss(loss: Any) -> OutputLoss:
+    """The loss that a user's argument stands for.
+
+    Raises
+    ------
+    TypeError, ValueError
+        When the argument is none of the forms that are known.
+    """
+    if isinstance(loss, str):
+        known: dict[str, Callable[[], OutputLoss]] = {
+            "cross_entropy": CrossEntropy,
+            "binary_cross_entropy": BinaryCrossEntropy,
+            "mse": MeanSquaredError,
+        }
+        if loss not in known:
+            raise ValueError(
+                f"The argument loss is {loss!r}, but the names are {', '.join(map(repr, known))}; or pass a loss module, a callable "
+                "(outputs, targets), or a BatchLoss."
+            )
+        return known[loss]()
+    if isinstance(loss, BatchLoss):
+        return SplitBatchLoss(loss) if loss.fn is None else WholeBatchLoss(loss.fn)
+    if isinstance(loss, torch.nn.Module):
+        return _of_module(loss)
+    if callable(loss):
+        return CallableLoss(loss)
+    raise TypeError(
+        f"The argument loss is a {type(loss).__name__}, but must be a name such as 'cross_entropy', a torch loss module, a callable "
+        "(outputs, targets), or a BatchLoss."
+    )
+
+
+def _of_module(module: Any) -> OutputLoss:
+    if any(parameter.requires_grad for parameter in module.parameters()):
+        raise ValueError("The loss module has trainable parameters of its own; make it part of the model and use a BatchLoss.")
+    reduction = getattr(module, "reduction", "mean")
+    if reduction not in ("mean", "sum"):
+        raise ValueError(f"The loss module has reduction={reduction!r}, which gives no scalar; use reduction='mean' or 'sum'.")
+    averages = reduction == "mean"
+    kind = type(module)  # a subclass may compute something else
+    if kind is torch.nn.CrossEntropyLoss:
+        return CrossEntropy(
+            weight=_copied(module.weight),
+            ignore_index=module.ignore_index,
+            label_smoothing=module.label_smoothing,
+            averages=averages,
+        )
+    if kind is torch.nn.MSELoss:
+        return MeanSquaredError(averages=averages)
+    if kind is torch.nn.BCEWithLogitsLoss:
+        return BinaryCrossEntropy(weight=_copied(module.weight), pos_weight=_copied(module.pos_weight), averages=averages)
+    if kind is torch.nn.NLLLoss:
+        return NegativeLogLikelihood(module)
+    return CallableLoss(module, averages=averages)
+
+
+def _copied(constant: Tensor | None) -> Tensor | None:
+    return None if constant is None else constant.detach().clone()

@@ -1,0 +1,146 @@
+"""Engines of Jacobian products of one batch's outputs, both ways.
+
+Order of choice, by layer types and purpose only: kept, a model with convolutions has its outputs linearised by
+``torch.func.linearize`` beside a retained graph, because the alternative wastes their work; every other model retains the graph of
+the transposed product, which is linear in its argument, so that differentiating it gives the product itself. Not kept, one forward
+pass with dual numbers gives the product, and its own graph the transposed one. Where forward mode is missing, the graph of the
+transposed product serves there too.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.autograd import forward_ad
+
+from .vectors import Tensors
+
+if TYPE_CHECKING:
+    from .functions import TorchFunctions, TorchPoint
+
+Tensor = torch.Tensor
+
+
+class JacobianEngine:
+    """Jacobian products by a graph of the outputs; subclasses find ``jvp`` in other ways."""
+
+    sentence = ""
+
+    def __init__(self, functions: TorchFunctions, point: TorchPoint, batch: Any) -> None:
+        self._functions, self._point, self._batch = functions, point, batch
+        self._leaves: Tensors = functions.leaves(point)
+        self._graph: Tensor | None = None
+
+    @property
+    def outputs(self) -> Tensor:
+        """The outputs, without a graph."""
+        return self._with_graph().detach()
+
+    def _with_graph(self) -> Tensor:
+        if self._graph is None:
+            self._graph = self._functions.differentiable_outputs(self._leaves, self._point, self._batch)
+        return self._graph
+
+    def jvp(self, v: Tensors) -> Tensor:
+        """Jacobian times `v`."""
+        raise TypeError(f"{type(self).__name__} does not define its product.")
+
+    def vjp(self, u: Tensor) -> Tensors:
+        """Transposed Jacobian times `u`."""
+        return self._functions.checked_gradient(
+            self._point, self._batch, self._with_graph(), self._leaves, weights=u, retain_graph=True
+        )
+
+
+class DoubleReverse(JacobianEngine):
+    """``J v`` as the derivative of ``J^T u`` in `u`, along `v`."""
+
+    def __init__(self, functions: TorchFunctions, point: TorchPoint, batch: Any, sentence: str) -> None:
+        super().__init__(functions, point, batch)
+        self.sentence = sentence
+        self._transposed: tuple[Tensor, list[Tensor], list[int]] | None = None
+
+    def jvp(self, v: Tensors) -> Tensor:
+        """Jacobian times `v`."""
+        if self._transposed is None:
+            outputs = self._with_graph()
+            u = torch.zeros_like(outputs, requires_grad=True)
+            pulled = self._functions.checked_gradient(
+                self._point, self._batch, outputs, self._leaves, weights=u, create_graph=True
+            )
+            live = [i for i, g in enumerate(pulled) if g.requires_grad]
+            self._transposed = u, [pulled[i] for i in live], live
+        u, pulled_live, live = self._transposed
+        if not live:
+            return torch.zeros_like(u)
+        (slope,) = torch.autograd.grad(pulled_live, u, [v[i] for i in live], retain_graph=True, allow_unused=True)
+        return torch.zeros_like(u) if slope is None else slope
+
+
+class Linearized(JacobianEngine):
+    """``J v`` by ``torch.func.linearize``."""
+
+    sentence = (
+        "Gauss-Newton products apply the outputs linearised once by torch.func.linearize and run backward through a retained graph, "
+        "which spares the double reverse pass through convolutions"
+    )
+
+    def __init__(self, functions: TorchFunctions, point: TorchPoint, batch: Any) -> None:
+        super().__init__(functions, point, batch)
+        with functions.frozen_randomness():
+            _, self._apply = torch.func.linearize(lambda leaves: functions.pure_outputs(leaves, point.rest, batch), point.leaves)
+        self._apply(tuple(torch.zeros_like(leaf) for leaf in point.leaves))  # the first call folds constants: do it here, once
+
+    def jvp(self, v: Tensors) -> Tensor:
+        """Jacobian times `v`."""
+        return self._apply(v).detach()
+
+
+class Dual(JacobianEngine):
+    """``J v`` by one forward pass with dual numbers, whose own graph then gives ``J^T u``."""
+
+    sentence = (
+        "Gauss-Newton products run one forward pass with dual numbers and backward through its graph, anew in each product"
+    )
+
+    def jvp(self, v: Tensors) -> Tensor:
+        """Jacobian times `v`."""
+        self._graph = None
+        with forward_ad.dual_level():
+            duals = tuple(forward_ad.make_dual(leaf, direction) for leaf, direction in zip(self._leaves, v, strict=True))
+            outputs, slope = forward_ad.unpack_dual(self._functions.differentiable_outputs(duals, self._point, self._batch))
+        self._graph = outputs
+        return torch.zeros_like(outputs) if slope is None else slope.detach()
+
+
+def jacobian_engine(functions: TorchFunctions, point: TorchPoint, batch: Any, num_products: int | None) -> JacobianEngine:
+    """The engine for that many products, or for one that is kept (None)."""
+    if num_products is None and functions.convolutions and not functions.linearize_failure:
+        try:
+            return Linearized(functions, point, batch)
+        except (RuntimeError, NotImplementedError, TypeError, AssertionError) as error:
+            functions.linearize_failure = type(error).__name__
+    if num_products is not None and (num_products == 1 or functions.convolutions) and not functions.forward_mode_failure:
+        engine = Dual(functions, point, batch)
+        try:
+            _probe_forward_mode(functions, engine, point)
+            return engine
+        except (RuntimeError, NotImplementedError) as error:
+            functions.forward_mode_failure = type(error).__name__
+    sentence = "Gauss-Newton products run backward twice through a graph of the outputs that is "
+    sentence += "retained" if num_products is None else "built anew in each product"
+    if functions.linearize_failure or functions.forward_mode_failure:
+        sentence += ", because the model has no forward-mode derivative"
+    return DoubleReverse(functions, point, batch, sentence)
+
+
+def _probe_forward_mode(functions: TorchFunctions, engine: Dual, point: TorchPoint) -> None:
+    """Find out once, on the first batch, whether forward mode exists for every layer."""
+    if functions.forward_mode_works:
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        engine.jvp(point.leaves)
+    functions.forward_mode_works = True

@@ -1,0 +1,255 @@
+"""Losses of outputs and targets whose second derivative in the outputs is known in closed form.
+
+Each gives the sum over a batch and the number of terms in it; the objective divides at the end. ``total`` may run inside
+function transforms, so that everything that looks at values stands in ``check``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+Tensor = torch.Tensor
+Product = Callable[[Tensor], Tensor]
+
+
+class OutputLoss:
+    """A loss of outputs and a batch, with derivatives in the outputs by automatic differentiation.
+
+    Attributes
+    ----------
+    averages : bool
+        Whether the objective is the mean of the terms, or their sum.
+    convex : bool
+        Whether the loss is known to be convex in the outputs.
+    """
+
+    averages = True
+    convex = False
+    splits_outputs = True
+
+    def outputs(self, model: Any, batch: Any) -> Any:
+        """The model's outputs for a pair (inputs, targets)."""
+        return call_model(model, batch[0])
+
+    def total(self, outputs: Tensor, batch: Any) -> tuple[Tensor, Any]:
+        """Summed loss and number of terms."""
+        raise TypeError(f"{type(self).__name__} does not define its sum.")
+
+    def check(self, outputs: Any, batch: Any) -> None:
+        """Raise when outputs and targets do not fit."""
+
+    def gradient(self, outputs: Tensor, batch: Any) -> Tensor:
+        """Gradient of the summed loss in the outputs."""
+        with torch.enable_grad():
+            point = outputs.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(self.total(point, batch)[0], point)
+        return slope
+
+    def hessian_product(self, outputs: Tensor, batch: Any) -> Product:
+        """Multiplication with the Hessian of the summed loss in the outputs."""
+        point = outputs.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(self.total(point, batch)[0], point, create_graph=True)
+
+        def product(u: Tensor) -> Tensor:
+            if not slope.requires_grad:
+                return torch.zeros_like(u)
+            (curved,) = torch.autograd.grad(slope, point, u, retain_graph=True, allow_unused=True)
+            return torch.zeros_like(u) if curved is None else curved
+
+        return product
+
+
+def call_model(model: Any, inputs: Any) -> Any:
+    """The model on a batch's inputs: a tensor, a tuple of arguments, or a mapping of named ones."""
+    if isinstance(inputs, dict):
+        return model(**inputs)
+    if isinstance(inputs, tuple | list):
+        return model(*inputs)
+    return model(inputs)
+
+
+def require_tensor(outputs: Any) -> None:
+    """Raise unless the model gave one tensor of floating numbers."""
+    if not isinstance(outputs, Tensor):
+        raise TypeError(
+            f"The model returns a {type(outputs).__name__}, but this loss needs one tensor of outputs; use "
+            "BatchLoss(outputs=fn(model, batch), loss=fn(outputs, batch)) to take it out."
+        )
+    if not outputs.is_floating_point():
+        raise TypeError(f"The model's outputs have dtype {outputs.dtype}, but a loss needs real floating numbers.")
+
+
+def _require_equal_shapes(name: str, outputs: Tensor, targets: Tensor) -> None:
+    if outputs.shape != targets.shape:
+        raise ValueError(
+            f"The loss {name!r} compares outputs of shape {tuple(outputs.shape)} with targets of shape {tuple(targets.shape)}; "
+            "both shapes must be equal, so reshape the targets or the model's outputs."
+        )
+
+
+class MeanSquaredError(OutputLoss):
+    """Squared differences; the terms are the elements."""
+
+    convex = True
+
+    def __init__(self, *, averages: bool = True) -> None:
+        self.averages = averages
+
+    def check(self, outputs: Any, batch: Any) -> None:
+        """Shapes must be equal: broadcasting would compare everything with everything."""
+        require_tensor(outputs)
+        _require_equal_shapes("mse", outputs, batch[1])
+
+    def total(self, outputs: Tensor, batch: Any) -> tuple[Tensor, Any]:
+        """Sum of squares."""
+        return (outputs - batch[1]).square().sum(), outputs.numel()
+
+    def hessian_product(self, outputs: Tensor, batch: Any) -> Product:
+        """Twice the identity."""
+        return lambda u: 2 * u
+
+
+class BinaryCrossEntropy(OutputLoss):
+    """Cross-entropy of independent labels, from logits; the terms are the elements."""
+
+    def __init__(self, *, weight: Tensor | None = None, pos_weight: Tensor | None = None, averages: bool = True) -> None:
+        self.weight, self.pos_weight, self.averages = weight, pos_weight, averages
+        self.convex = all(bool((w >= 0).all()) for w in (weight, pos_weight) if w is not None)
+        self.sigmoid_last = False
+
+    def check(self, outputs: Any, batch: Any) -> None:
+        """Shapes must be equal, and outputs must not come out of a sigmoid."""
+        require_tensor(outputs)
+        _require_equal_shapes("binary_cross_entropy", outputs, batch[1])
+        if self.sigmoid_last and bool(((outputs >= 0) & (outputs <= 1)).all()):
+            raise ValueError(
+                "The model ends in a sigmoid, so that its outputs are probabilities, but binary cross-entropy needs logits; "
+                "leave the last layer out."
+            )
+
+    def total(self, outputs: Tensor, batch: Any) -> tuple[Tensor, Any]:
+        """Sum over elements."""
+        targets = batch[1].to(outputs.dtype)
+        loss = functional.binary_cross_entropy_with_logits(
+            outputs, targets, _like(self.weight, outputs), pos_weight=_like(self.pos_weight, outputs), reduction="sum"
+        )
+        return loss, outputs.numel()
+
+    def hessian_product(self, outputs: Tensor, batch: Any) -> Product:
+        """Diagonal: ``w (1 + (pos_weight - 1) t) s (1 - s)`` with the sigmoid `s`."""
+        s = torch.sigmoid(outputs.detach())
+        curvature = s * (1 - s)
+        if self.pos_weight is not None:
+            curvature = curvature * (1 + (_like(self.pos_weight, outputs) - 1) * batch[1].to(outputs.dtype))
+        if self.weight is not None:
+            curvature = curvature * _like(self.weight, outputs)
+        return lambda u: curvature * u
+
+
+class CrossEntropy(OutputLoss):
+    """Softmax cross-entropy from logits with the classes along dimension 1 (0 for a single example).
+
+    Integer targets may be masked by `ignore_index` and weighted by class; the terms are then the weights of the positions that
+    are left. Targets of the outputs' shape are distributions over the classes (one-hot or soft); the terms are the positions.
+    """
+
+    def __init__(
+        self,
+        *,
+        weight: Tensor | None = None,
+        ignore_index: int = -100,
+        label_smoothing: float = 0.0,
+        averages: bool = True,
+    ) -> None:
+        self.weight, self.ignore_index, self.label_smoothing, self.averages = weight, ignore_index, label_smoothing, averages
+        self.convex = weight is None or bool((weight >= 0).all())
+
+    def check(self, outputs: Any, batch: Any) -> None:
+        """Shapes must fit, classes must exist, and outputs must not be probabilities."""
+        require_tensor(outputs)
+        targets = batch[1]
+        if not isinstance(targets, Tensor):
+            raise TypeError(f"The targets of a batch are a {type(targets).__name__}, but cross-entropy needs an array of classes.")
+        if outputs.ndim == 0:
+            raise ValueError("The model's outputs are a single number, but cross-entropy needs one logit for each class.")
+        axis, classes = _class_axis(outputs), outputs.shape[_class_axis(outputs)]
+        if outputs.shape != targets.shape:
+            positions = outputs.shape[:axis] + outputs.shape[axis + 1 :]
+            if targets.shape != positions:
+                hint = (
+                    "move the classes to dimension 1 as in torch, or pass a callable loss"
+                    if targets.shape == outputs.shape[:-1]
+                    else "one class for each position is needed, or a distribution over the classes"
+                )
+                raise ValueError(
+                    f"The outputs of shape {tuple(outputs.shape)} and the targets of shape {tuple(targets.shape)} do not fit "
+                    f"cross-entropy with classes along dimension {axis}: {hint}."
+                )
+            if targets.is_floating_point():
+                raise TypeError(f"The targets hold classes but have dtype {targets.dtype}; pass integers.")
+            valid = targets[targets != self.ignore_index]
+            if valid.numel() and not 0 <= int(valid.min()) <= int(valid.max()) < classes:
+                raise ValueError(
+                    f"The targets hold classes from {int(valid.min())} to {int(valid.max())}, but the model has outputs for {classes} "
+                    f"classes, numbered from 0; positions to be left out are marked {self.ignore_index}."
+                )
+        refuse_probabilities(outputs, axis)
+
+    def total(self, outputs: Tensor, batch: Any) -> tuple[Tensor, Any]:
+        """Sum over positions, and their weights."""
+        targets, weight = batch[1], _like(self.weight, outputs)
+        targets = targets.to(outputs.dtype) if targets.shape == outputs.shape else targets.long()
+        loss = functional.cross_entropy(
+            outputs, targets, weight, ignore_index=self.ignore_index, reduction="sum", label_smoothing=self.label_smoothing
+        )
+        if targets.shape == outputs.shape:
+            return loss, outputs.numel() // outputs.shape[_class_axis(outputs)]
+        valid = targets != self.ignore_index
+        if weight is None:
+            return loss, valid.sum()
+        return loss, (weight[torch.where(valid, targets, 0)] * valid).sum()
+
+    def hessian_product(self, outputs: Tensor, batch: Any) -> Product:
+        r"""At each position ``s (diag p - p p^T)`` with the softmax `p` and the total weight `s` of the target."""
+        outputs, targets, axis = outputs.detach(), batch[1], _class_axis(outputs)
+        weight, smoothing, classes = _like(self.weight, outputs), self.label_smoothing, outputs.shape[axis]
+        p = torch.softmax(outputs, axis)
+        if targets.shape == outputs.shape:
+            distribution = targets.to(outputs.dtype) * (1 - smoothing) + smoothing / classes
+            if weight is not None:
+                shape = [1] * outputs.ndim
+                shape[axis] = classes
+                distribution = distribution * weight.view(shape)
+            scale = distribution.sum(axis, keepdim=True)
+        else:
+            valid = targets != self.ignore_index
+            scale = valid.to(outputs.dtype)
+            if weight is not None:
+                chosen = weight[torch.where(valid, targets, 0).long()]
+                scale = scale * ((1 - smoothing) * chosen + smoothing * weight.mean())
+            scale = scale.unsqueeze(axis)
+        scaled = scale * p
+        return lambda u: scaled * (u - (p * u).sum(axis, keepdim=True))
+
+
+def refuse_probabilities(outputs: Tensor, axis: int) -> None:
+    """Raise when outputs are probabilities already: in [0, 1], and summing to one along `axis`."""
+    if outputs.shape[axis] < 2 or outputs.numel() == 0:
+        return
+    if bool(((outputs >= 0) & (outputs <= 1)).all()) and bool(((outputs.sum(axis) - 1).abs() < 1e-3).all()):
+        raise ValueError(
+            "The model's outputs are probabilities already (in [0, 1] and summing to one), but cross-entropy needs logits: it "
+            "takes the softmax itself; leave the last softmax layer out."
+        )
+
+
+def _class_axis(outputs: Tensor) -> int:
+    return 1 if outputs.ndim > 1 else 0
+
+
+def _like(constant: Tensor | None, outputs: Tensor) -> Tensor | None:
+    return None if constant is None else constant.to(outputs)

@@ -1,0 +1,155 @@
+"""A user's module as our own: copied, unwrapped, its modes fixed, and callable with any parameters."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+
+from ..common import listed, matching_names
+from .modes import check_batch_norm, refuse_stochastic, set_batch_norm
+
+Tensor = torch.Tensor
+
+
+class _Program(torch.nn.Module):
+    """Holds the model, so that a function of it can be called under substituted parameters."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, function: Any, batch: Any) -> Any:
+        return function(self.model, batch)
+
+
+def unwrapped(model: Any) -> Any:
+    """The module inside wrappers for compilation and data parallelism."""
+    while True:
+        inner = getattr(model, "_orig_mod", None)
+        if inner is None and isinstance(model, torch.nn.DataParallel | torch.nn.parallel.DistributedDataParallel):
+            inner = model.module
+        if inner is None:
+            return model
+        model = inner
+
+
+def private_copy(model: Any) -> Any:
+    """A deep copy that shares nothing with the user's model and has no wrappers inside.
+
+    Raises
+    ------
+    TypeError
+        When the model cannot be copied.
+    """
+    model = unwrapped(model)
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        # Tensors that are results of computations (as of hooks that normalise weights) cannot be copied by copy.deepcopy.
+        for value in vars(module).values():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
+    try:
+        for module in reversed(list(model.modules())):
+            if unwrapped(module) is not module:
+                memo[id(module)] = copy.deepcopy(unwrapped(module), memo)
+        return copy.deepcopy(model, memo)
+    except Exception as error:
+        raise TypeError(
+            f"The argument model ({type(model).__name__}) cannot be copied by copy.deepcopy ({type(error).__name__}: {error}); remove "
+            "what cannot be copied from its attributes, so that later training does not change the objective."
+        ) from error
+
+
+def trainable_parameters(model: Any, patterns: str | list[str] | None) -> dict[str, Tensor]:
+    """The parameters that count, by name; a tied one once, under its first name.
+
+    Raises
+    ------
+    TypeError, ValueError
+        When there are none, or some cannot be differentiated together.
+    """
+    everything = dict(model.named_parameters(remove_duplicate=False))
+    for name, parameter in everything.items():
+        if isinstance(parameter, torch.nn.parameter.UninitializedTensorMixin):
+            raise ValueError(f"The parameter {name!r} has no shape yet: the model has a lazy layer; run one batch through it first.")
+    trainable = {name: parameter for name, parameter in everything.items() if parameter.requires_grad}
+    if not trainable:
+        raise ValueError("The argument model has no parameter that requires a gradient; set requires_grad on those that count.")
+    wanted = set(matching_names(trainable, patterns))
+    first_names: dict[int, str] = {}
+    chosen_ids = set()
+    for name, parameter in trainable.items():
+        first_names.setdefault(id(parameter), name)
+        if name in wanted:
+            chosen_ids.add(id(parameter))
+    chosen = {name: trainable[name] for key, name in first_names.items() if key in chosen_ids}
+    for name, parameter in chosen.items():
+        if not parameter.is_floating_point():
+            raise TypeError(
+                f"The parameter {name!r} has dtype {parameter.dtype}, but curvature needs real floating parameters; leave it out with "
+                "parameters=, or set its requires_grad to False."
+            )
+        if parameter.numel() == 0:
+            raise ValueError(f"The parameter {name!r} is empty (shape {tuple(parameter.shape)}); leave it out with parameters=.")
+    devices = sorted({str(parameter.device) for parameter in chosen.values()})
+    if len(devices) > 1:
+        raise ValueError(f"The parameters are on several devices ({', '.join(devices)}); move the model to one of them.")
+    if devices == ["meta"]:
+        raise ValueError(f"The parameters {listed(list(chosen))} are on the device 'meta' and hold no numbers; load the model first.")
+    return chosen
+
+
+class PureModule:
+    """Our own copy of a model, callable with given parameters and buffers, and never changed.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The user's model; it is left alone.
+    patterns : str, list of str or None
+        Names of the parameters that count.
+    batch_norm : {"eval", "train"} or None
+        Mode of batch normalisation.
+    dtype : torch.dtype or None
+        Precision to convert the copy to.
+    """
+
+    def __init__(self, model: Any, patterns: str | list[str] | None, batch_norm: str | None, dtype: torch.dtype | None) -> None:
+        model = unwrapped(model)
+        refuse_stochastic(model)
+        check_batch_norm(model, batch_norm)
+        names = list(trainable_parameters(model, patterns))
+        own = private_copy(model)
+        set_batch_norm(own, batch_norm)
+        if dtype is not None:
+            own = own.to(dtype)
+        self._program = _Program(own).requires_grad_(False)
+        parameters = dict(own.named_parameters(remove_duplicate=False))
+        self.parameters = {name: parameters[name].detach() for name in names}
+        chosen = {id(parameters[name]) for name in names}
+        self.rest: dict[str, Tensor] = {
+            name: tensor.detach() for name, tensor in own.named_parameters() if id(tensor) not in chosen
+        } | dict(own.named_buffers())
+        self._buffers = frozenset(name for name, _ in own.named_buffers())
+        # Recurrent layers hold their weights in a list of their own, which a substitution does not reach.
+        for module in own.modules():
+            if isinstance(module, torch.nn.RNNBase):
+                module.register_forward_pre_hook(_refresh_flat_weights)
+
+    @property
+    def model(self) -> Any:
+        """The copy."""
+        return self._program.model
+
+    def call(self, function: Any, parameters: dict[str, Tensor], rest: dict[str, Tensor], batch: Any) -> Any:
+        """``function(model, batch)`` under these parameters; buffers are cloned, so that writing to them changes nothing."""
+        state = {f"model.{name}": value for name, value in parameters.items()}
+        for name, value in rest.items():
+            state[f"model.{name}"] = value.clone() if name in self._buffers else value
+        return torch.func.functional_call(self._program, state, (function, batch))
+
+
+def _refresh_flat_weights(module: Any, inputs: Any) -> None:
+    module._flat_weights = [getattr(module, name, None) for name in module._flat_weights_names]

@@ -1,0 +1,7 @@
+"""Spectral densities: discrete measures from Lanczos coefficients, with bounds and views."""
+
+from .density import Outlier, SpectralDensity
+from .log_spectrum import LogSpectrum
+from .slq import spectral_density
+
+__all__ = ["LogSpectrum", "Outlier", "SpectralDensity", "spectral_density"]

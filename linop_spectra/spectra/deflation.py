@@ -1,0 +1,226 @@
+"""Implicit deflation: a converged simple eigenvalue has weight 1/n, whatever the probe says.
+
+A single probe gives an isolated eigenvalue the weight chi^2_1 / n, whose standard deviation is 141 % of its mean. The weight
+of a simple eigenvalue is known, though: 1/n. Pinning it there, and rescaling the rest, removes most of the sampling error of
+outlier spectra at no cost (Bhattacharjee, Jayaram, Musco, Musco and Ray, 2024, give the theory of the deflated rates).
+
+It is right for simple eigenvalues only, hence two guards. With two or more probes and a stored basis the test is exact: the
+weight that probe 2 gives to a simple eigenvalue equals the squared overlap of probe 2 with the Ritz vector found from probe 1,
+while a multiple eigenvalue takes more. With one probe only chance speaks: a weight that a simple eigenvalue would have once
+in a thousand times is left alone, and so is everything when all converged weights together are that unlikely.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from scipy import stats
+
+from ..krylov import LanczosResult
+from .quadrature import GaussRule, gauss_rule
+
+CONVERGED = 1e-3
+"""A Ritz value may be pinned when its residual is below this share of the norm and ..."""
+ISOLATED = 10.0
+"""... below its gap by this factor."""
+GUARD_LEVEL = 1e-3
+"""Chance that the guard of a single probe objects to a simple eigenvalue (10.83 times 1/n for a real probe)."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Atom:
+    """An isolated converged eigenvalue, as all probes see it.
+
+    Attributes
+    ----------
+    value : float
+        Ritz value of the probe with the smallest residual.
+    residual : float
+        Its residual norm.
+    shift : float
+        Bound on its error: residual squared over gap.
+    weight : float
+        Mean Gauss weight over the probes that resolve it.
+    simple : bool
+        Whether it passed the guard.
+    """
+
+    value: float
+    residual: float
+    shift: float
+    weight: float
+    simple: bool
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Deflation:
+    """Rules of all probes split into pinned eigenvalues and the rest.
+
+    Attributes
+    ----------
+    rules : tuple of GaussRule
+        One for each probe, as measured.
+    atoms : tuple of Atom
+        Isolated converged eigenvalues, ascending, pinned or not.
+    pinned : numpy.ndarray
+        Values of the pinned ones, ascending.
+    sharp : tuple of numpy.ndarray
+        For each probe, which nodes are isolated and converged (bool, shape (k,)).
+    rest : tuple of (numpy.ndarray, numpy.ndarray)
+        For each probe nodes and weights of what is not pinned; the weights sum to one.
+    n : int
+        Order of the operator.
+    objections : tuple of float
+        Values that the guard refused to pin.
+    verified : bool
+        Whether multiplicities were tested with a second probe.
+    """
+
+    rules: tuple[GaussRule, ...]
+    atoms: tuple[Atom, ...]
+    pinned: np.ndarray
+    sharp: tuple[np.ndarray, ...]
+    rest: tuple[tuple[np.ndarray, np.ndarray], ...]
+    rest_sharp: tuple[np.ndarray, ...]
+    n: int
+    objections: tuple[float, ...]
+    verified: bool
+
+    @property
+    def rest_dimension(self) -> int:
+        """Number of eigenvalues that are not pinned."""
+        return self.n - len(self.pinned)
+
+    def pooled(self) -> tuple[np.ndarray, np.ndarray]:
+        """All nodes in ascending order and their weights, which sum to one."""
+        share = self.rest_dimension / self.n / len(self.rules)
+        nodes = np.concatenate([self.pinned, *(x for x, _ in self.rest)])
+        weights = np.concatenate([np.full(len(self.pinned), 1.0 / self.n), *(share * w for _, w in self.rest)])
+        order = np.argsort(nodes, kind="stable")
+        return nodes[order], weights[order]
+
+
+def sharp_nodes(rule: GaussRule) -> np.ndarray:
+    """Which nodes have converged to an isolated eigenvalue."""
+    scale = rule.norm
+    return (rule.residuals <= CONVERGED * scale) & (ISOLATED * rule.residuals < rule.gaps)
+
+
+def deflate(run: LanczosResult, *, pin: bool) -> Deflation:
+    """Find isolated converged eigenvalues and, if `pin`, give the simple ones the weight 1/n.
+
+    Parameters
+    ----------
+    run : LanczosResult
+        A run with uniform probes.
+    pin : bool
+        Whether to pin at all.
+
+    Returns
+    -------
+    Deflation
+        The split measure.
+    """
+    n = run.dimension
+    rules = tuple(gauss_rule(*run.jacobi(probe)) for probe in range(run.num_probes))
+    sharp = tuple(sharp_nodes(rule) for rule in rules)
+    matches = _match(rules, sharp)
+    half = 1.0 if np.dtype(run.dtype).kind == "c" else 0.5
+    verified = run.start_overlaps is not None and len(rules) > 1
+    if verified:
+        simple = _verified_simple(run, rules, matches)
+    else:
+        simple = _plausibly_simple(rules, matches, n, half)
+    atoms = tuple(_atom(rules, match, bool(ok)) for match, ok in zip(matches, simple, strict=True))
+    chosen = [match for match, ok in zip(matches, simple, strict=True) if pin and ok]
+    rest, rest_sharp = _rest(rules, sharp, chosen)
+    if any(len(nodes) == 0 for nodes, _ in rest) and len(chosen) != n:
+        # Nothing is left to carry the remaining eigenvalues: some pinned ones must be multiple after all.
+        chosen, (rest, rest_sharp) = [], _rest(rules, sharp, [])
+        atoms = tuple(dataclasses.replace(atom, simple=False) for atom in atoms)
+    pinned = np.array([_atom(rules, match, True).value for match in chosen])
+    return Deflation(
+        rules, tuple(sorted(atoms, key=lambda atom: atom.value)), np.sort(pinned), sharp, rest, rest_sharp, n,
+        tuple(atom.value for atom in atoms if not atom.simple), verified,
+    )  # fmt: skip
+
+
+Match = tuple[int, ...]
+
+
+def _match(rules: tuple[GaussRule, ...], sharp: tuple[np.ndarray, ...]) -> list[Match]:
+    """Eigenvalues that every probe resolves, as one node index for each probe."""
+    matches = []
+    tolerance = 1e-10 * max(rule.norm for rule in rules)
+    for index in np.flatnonzero(sharp[0]):
+        match = [int(index)]
+        for rule, mask in zip(rules[1:], sharp[1:], strict=True):
+            distance = np.abs(rule.nodes - rules[0].nodes[index])
+            nearest = int(np.argmin(distance))
+            if not mask[nearest] or distance[nearest] > rules[0].residuals[index] + rule.residuals[nearest] + tolerance:
+                break
+            match.append(nearest)
+        else:
+            matches.append(tuple(match))
+    return matches
+
+
+def _atom(rules: tuple[GaussRule, ...], match: Match, simple: bool) -> Atom:
+    best = min(range(len(rules)), key=lambda probe: rules[probe].residuals[match[probe]])
+    rule, index = rules[best], match[best]
+    residual, gap = float(rule.residuals[index]), float(rule.gaps[index])
+    weight = float(np.mean([one.weights[i] for one, i in zip(rules, match, strict=True)]))
+    return Atom(float(rule.nodes[index]), residual, residual * (residual / gap), weight, simple)
+
+
+def _verified_simple(run: LanczosResult, rules: tuple[GaussRule, ...], matches: list[Match]) -> np.ndarray:
+    """Compare each probe's weight with its squared overlap with the Ritz vector of probe 0."""
+    assert run.start_overlaps is not None
+    n, first = run.dimension, rules[0]
+    k = len(first.nodes)
+    rounding = 1e3 * float(np.finfo(run.dtype).eps)
+    simple = np.ones(len(matches), dtype=bool)
+    for probe in range(1, len(rules)):
+        rule = rules[probe]
+        overlaps = np.abs(first.vectors.T @ run.start_overlaps[probe, :k]) ** 2
+        for position, match in enumerate(matches):
+            i, j = match[0], match[probe]
+            weight, overlap = n * rule.weights[j], n * overlaps[i]
+            # First-order errors of the two Ritz vectors, in units of the standard size 1/sqrt(n) of an overlap.
+            angle = first.residuals[i] / first.gaps[i] + rule.residuals[j] / rule.gaps[j]
+            tolerance = 4 * (1 + np.sqrt(max(weight, overlap))) * angle + rounding * (1 + weight)
+            simple[position] &= bool(abs(weight - overlap) <= tolerance)
+    return simple
+
+
+def _plausibly_simple(rules: tuple[GaussRule, ...], matches: list[Match], n: int, half: float) -> np.ndarray:
+    """Which weights a simple eigenvalue could have by chance; none when all of them together could not."""
+    if not matches or n == 1:
+        return np.ones(len(matches), dtype=bool)
+    probes = len(rules)
+    weights = np.array([[rule.weights[i] for rule, i in zip(rules, match, strict=True)] for match in matches]).mean(axis=1)
+
+    def unlikely(total: float, count: int) -> bool:
+        if count >= n:
+            return False
+        return bool(stats.beta.sf(min(total, 1.0), probes * half * count, probes * half * (n - count)) < GUARD_LEVEL)
+
+    simple = np.array([not unlikely(weight, 1) for weight in weights])
+    if unlikely(float(weights[simple].sum()), int(simple.sum())):
+        simple[:] = False
+    return simple
+
+
+def _rest(
+    rules: tuple[GaussRule, ...], sharp: tuple[np.ndarray, ...], chosen: list[Match]
+) -> tuple[tuple[tuple[np.ndarray, np.ndarray], ...], tuple[np.ndarray, ...]]:
+    rest, rest_sharp = [], []
+    for probe, rule in enumerate(rules):
+        keep = np.ones(len(rule.nodes), dtype=bool)
+        keep[[match[probe] for match in chosen]] = False
+        weights = rule.weights[keep]
+        total = weights.sum()
+        rest.append((rule.nodes[keep], weights / total if total > 0 else weights))
+        rest_sharp.append(sharp[probe][keep])
+    return tuple(rest), tuple(rest_sharp)
