@@ -1,6 +1,7 @@
 """Certified spectra of matrices too large to write down."""
 
 from .backends import to_numpy
+from .estimators import frobenius_norm, logdet, spectral_norm, trace, trace_function
 from .krylov import EigenResult, LanczosInterrupted, LanczosResult, NonFiniteProductError, eigsh, lanczos
 from .operators import (
     LinearOperator,
@@ -13,7 +14,7 @@ from .operators import (
     low_rank,
 )
 from .results import Estimate, load
-from .spectra import LogSpectrum, Outlier, SpectralDensity, spectral_density
+from .spectra import LogSpectrum, Outlier, Plan, SpectralDensity, plan, spectral_density
 
 __version__ = "0.1.0"
 
@@ -27,16 +28,23 @@ __all__ = [
     "NonFiniteProductError",
     "OperatorCheck",
     "Outlier",
+    "Plan",
     "SpectralDensity",
     "SupportsMatmat",
     "aslinearoperator",
     "check_operator",
     "diagonal_operator",
     "eigsh",
+    "frobenius_norm",
     "identity",
     "lanczos",
     "load",
+    "logdet",
     "low_rank",
+    "plan",
     "spectral_density",
+    "spectral_norm",
     "to_numpy",
+    "trace",
+    "trace_function",
 ]

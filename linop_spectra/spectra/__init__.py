@@ -2,6 +2,7 @@
 
 from .density import Outlier, SpectralDensity
 from .log_spectrum import LogSpectrum
+from .plan import Plan, plan
 from .slq import spectral_density
 
-__all__ = ["LogSpectrum", "Outlier", "SpectralDensity", "spectral_density"]
+__all__ = ["LogSpectrum", "Outlier", "Plan", "SpectralDensity", "plan", "spectral_density"]

@@ -42,7 +42,7 @@ def _double_backward(functions: TorchFunctions, point: TorchPoint, batch: Any, n
     leaves, total, loss_sum, num_terms = functions.differentiable_loss(point, batch)
     gradient = functions.checked_gradient(point, batch, total, leaves, create_graph=True)
     # Entries that do not depend on the parameters have a zero second derivative.
-    live = [i for i, g in enumerate(gradient) if g is not None and g.requires_grad]
+    live = [i for i, g in enumerate(gradient) if g.requires_grad]
     retained = num_products != 1
 
     def product(v: Tensors) -> Tensors:
@@ -71,7 +71,6 @@ def _linearized(functions: TorchFunctions, point: TorchPoint, batch: Any) -> Hes
 
     with functions.frozen_randomness():
         gradient, apply = torch.func.linearize(torch.func.grad(loss), point.leaves)
-    functions.note_unused([i for i, g in enumerate(gradient) if not bool(g.any())], point, batch)
 
     def product(v: Tensors) -> Tensors:
         return tuple(apply(v))

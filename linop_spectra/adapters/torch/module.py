@@ -123,6 +123,19 @@ class PureModule:
         names = list(trainable_parameters(model, patterns))
         own = private_copy(model)
         set_batch_norm(own, batch_norm)
+        # Recurrent layers hold their weights in a list of their own, which a substitution does not reach.
+        for module in own.modules():
+            if isinstance(module, torch.nn.RNNBase):
+                module.register_forward_pre_hook(_refresh_flat_weights)
+        self._adopt(own, names, dtype)
+
+    def converted(self, dtype: torch.dtype) -> PureModule:
+        """A copy in another precision."""
+        made = object.__new__(PureModule)
+        made._adopt(private_copy(self.model), list(self.parameters), dtype)
+        return made
+
+    def _adopt(self, own: Any, names: list[str], dtype: torch.dtype | None) -> None:
         if dtype is not None:
             own = own.to(dtype)
         self._program = _Program(own).requires_grad_(False)
@@ -133,10 +146,6 @@ class PureModule:
             name: tensor.detach() for name, tensor in own.named_parameters() if id(tensor) not in chosen
         } | dict(own.named_buffers())
         self._buffers = frozenset(name for name, _ in own.named_buffers())
-        # Recurrent layers hold their weights in a list of their own, which a substitution does not reach.
-        for module in own.modules():
-            if isinstance(module, torch.nn.RNNBase):
-                module.register_forward_pre_hook(_refresh_flat_weights)
 
     @property
     def model(self) -> Any:

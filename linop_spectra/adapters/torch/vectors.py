@@ -125,11 +125,12 @@ class TensorSum:
 
     def add(self, v: Tensors) -> None:
         """Add a vector."""
-        for piece, tensor in zip(self._pieces, v, strict=True):
-            if self._empty:
-                piece.copy_(tensor)
-            else:
-                piece.add_(tensor)
+        with torch.no_grad():
+            for piece, tensor in zip(self._pieces, v, strict=True):
+                if self._empty:
+                    piece.copy_(tensor)
+                else:
+                    piece.add_(tensor)
         self._empty = False
 
     def finish(self, factor: float) -> None:

@@ -1,0 +1,320 @@
+"""A torch model and its loss as pure functions of parameters and batch."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...backends import Array, Backend
+from ...curvature import Batches
+from ...curvature.cache import DATA_SHARE, OPERATOR_SHARE
+from ..common import listed
+from .batches import TorchBatches, leaves
+from .context import RandomState, curvature_mode
+from .custom_losses import require_scalar
+from .linearization import TorchLinearization
+from .losses import OutputLoss
+from .modes import has_convolution, has_evaluated_batch_norm, has_recurrence, uses_batch_statistics
+from .module import PureModule
+from .parameter_files import read_parameters, without_wrappers
+from .vectors import Layout, Tensors, TensorSum
+
+Tensor = torch.Tensor
+_MEASURED_EXAMPLES = 16
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TorchPoint:
+    """Parameters to differentiate at, with the buffers and the other parameters that belong to them."""
+
+    leaves: Tensors
+    rest: Mapping[str, Tensor]
+
+
+class TorchFunctions:
+    """The torch adapter's `linop_spectra.curvature.ModelFunctions`.
+
+    Parameters
+    ----------
+    module : PureModule
+        Our copy of the model.
+    loss : OutputLoss
+        The loss.
+    backend : Backend
+        Arrays of the core.
+    memory_budget : int
+        Bytes.
+    batch_size : int or None
+        For data given as two arrays.
+    """
+
+    def __init__(self, module: PureModule, loss: OutputLoss, backend: Backend, memory_budget: int, batch_size: int | None) -> None:
+        self._module, self.loss, self.backend, self.memory_budget = module, loss, backend, memory_budget
+        self._batch_size = batch_size
+        self._layout = layout = Layout(module.parameters, backend)
+        self.names, self.blocks, self.num_parameters, self.dtype = layout.names, layout.blocks, layout.num_parameters, layout.dtype
+        self.averages, self.convex_loss = loss.averages, loss.convex
+        self.gauss_newton_refusal = None if loss.splits_outputs else (
+            "The Gauss-Newton matrix needs the model's outputs, which BatchLoss(fn) does not show; pass "
+            "BatchLoss(outputs=fn(model, batch), loss=fn(outputs, batch))."
+        )
+        model = module.model
+        self.evaluated_batch_norm, self.convolutions = has_evaluated_batch_norm(model), has_convolution(model)
+        self._recurrent, self._batch_statistics = has_recurrence(model), uses_batch_statistics(model)
+        self.linearize_failure = self.forward_mode_failure = ""
+        self.forward_mode_works = False
+        self._unused: set[int] = set()
+        self._random_state = RandomState(layout.device)
+        types = {p.dtype for p in model.parameters() if p.is_floating_point()}
+        self._batches = TorchBatches(
+            layout.device, types.pop() if len(types) == 1 else None, pairs=type(loss).outputs is OutputLoss.outputs
+        )
+        self.prepare, self.labels, self.take, self.sequence = (
+            self._batches.prepare, self._batches.labels, self._batches.take, self._batches.sequence
+        )  # fmt: skip
+
+    # -- parameters and vectors ----------------------------------------------------------------------------------------
+
+    def initial_point(self) -> TorchPoint:
+        """The parameters that the model had when it was copied."""
+        copies = tuple(
+            p.to(dtype) for p, dtype in zip(self._module.parameters.values(), self._layout.leaf_dtypes, strict=True)
+        )
+        return TorchPoint(copies, self._module.rest)
+
+    def point_from(self, source: Any, base: TorchPoint) -> TorchPoint:
+        """Parameters from a vector, a mapping of names, or a file."""
+        if isinstance(source, str | os.PathLike):
+            source = read_parameters(source)
+        if isinstance(source, Mapping):
+            state = without_wrappers(source)
+            rest = dict(base.rest)
+            for name, current in base.rest.items():
+                if name in state:
+                    value = torch.as_tensor(state[name]).detach()
+                    if value.shape != current.shape:
+                        raise ValueError(
+                            f"The entry {name!r} has shape {tuple(current.shape)}, but the array given has {tuple(value.shape)}."
+                        )
+                    rest[name] = value.to(current.device, current.dtype, copy=True)
+            return TorchPoint(self._layout.from_tree(state), rest)
+        if isinstance(source, list | tuple) and any(hasattr(item, "shape") for item in source):
+            return TorchPoint(self._layout.from_tree(source), base.rest)
+        return TorchPoint(self._layout.leaves(source), base.rest)
+
+    def flat(self, point: TorchPoint) -> Array:
+        """The parameters as a vector of the core."""
+        return self._layout.flat(point.leaves)
+
+    def flatten(self, tree: Any) -> Array:
+        """Named or ordered arrays as a vector of the core."""
+        return self._layout.flat(self._layout.from_tree(tree))
+
+    def unflatten(self, vector: Any) -> dict[str, Tensor]:
+        """A vector as named tensors."""
+        return self._layout.unflatten(vector)
+
+    def to_native(self, vector: Array) -> Tensors:
+        """A vector of the core as tensors."""
+        return self._layout.to_native(vector)
+
+    def accumulator(self, out: Array) -> TensorSum:
+        """A sum of tensors that ends in `out`."""
+        return self._layout.accumulator(out)
+
+    # -- pure functions, safe inside transforms ------------------------------------------------------------------------
+
+    def pure_outputs(self, parameters: Tensors, rest: Mapping[str, Tensor], batch: Any) -> Any:
+        """The model's outputs."""
+        values = {
+            name: value if value.dtype == dtype else value.to(dtype)
+            for name, value, dtype in zip(self.names, parameters, self._layout.model_dtypes, strict=True)
+        }
+        return self._module.call(self.loss.outputs, values, dict(rest), batch)
+
+    def pure_loss(self, parameters: Tensors, rest: Mapping[str, Tensor], batch: Any) -> Tensor:
+        """The batch's summed loss."""
+        return self.loss.total(self.pure_outputs(parameters, rest, batch), batch)[0]
+
+    # -- one batch, with checks ----------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[None]:
+        """Settings under which second derivatives are right."""
+        with curvature_mode(self._layout.device, recurrent=self._recurrent):
+            yield
+
+    def frozen_randomness(self) -> contextlib.AbstractContextManager[None]:
+        """The random state of the functions' creation, for whatever a forward pass may draw."""
+        return self._random_state.frozen()
+
+    def leaves(self, point: TorchPoint) -> Tensors:
+        """Parameters as leaves of a new graph."""
+        return tuple(leaf.detach().requires_grad_() for leaf in point.leaves)
+
+    def differentiable_outputs(self, parameters: Tensors, point: TorchPoint, batch: Any) -> Any:
+        """Outputs with a graph."""
+        with self.frozen_randomness():
+            return self.pure_outputs(parameters, point.rest, batch)
+
+    def differentiable_loss(self, point: TorchPoint, batch: Any) -> tuple[Tensors, Tensor, float, float]:
+        """Leaves, summed loss with a graph, its value, and the number of terms."""
+        leaves = self.leaves(point)
+        outputs = self.differentiable_outputs(leaves, point, batch)
+        loss_sum, num_terms, total = self._totals(outputs, batch)
+        return leaves, total, loss_sum, num_terms
+
+    def checked_loss(self, outputs: Any, batch: Any) -> tuple[float, float]:
+        """Value of the summed loss and number of terms."""
+        return self._totals(outputs, batch)[:2]
+
+    def _totals(self, outputs: Any, batch: Any) -> tuple[float, float, Tensor]:
+        seen = outputs.detach() if isinstance(outputs, Tensor) else outputs
+        self.loss.check(seen, batch)
+        total, terms = self.loss.total(outputs, batch)
+        require_scalar(total, "a mean over the examples, or a pair (sum, number_of_terms)")
+        loss_sum, num_terms = float(total.detach()), float(terms)
+        if not np.isfinite(loss_sum):
+            raise ValueError(
+                f"The loss of a batch is not finite ({loss_sum}); look for parameters or data that are not finite, or a loss that "
+                "overflows."
+            )
+        if not (np.isfinite(num_terms) and num_terms >= 0):
+            raise ValueError(f"The loss of a batch has {num_terms} terms, but the number of terms must be finite and at least zero.")
+        return loss_sum, num_terms, total
+
+    def checked_gradient(
+        self,
+        point: TorchPoint,
+        batch: Any,
+        outputs: Tensor,
+        leaves: Tensors,
+        *,
+        weights: Tensor | None = None,
+        create_graph: bool = False,
+        retain_graph: bool | None = None,
+    ) -> Tensors:
+        """Gradient in the leaves, zero for parameters that are really unused; others without a gradient are refused."""
+        if not outputs.requires_grad:
+            found: tuple[Tensor | None, ...] = (None,) * len(leaves)
+        else:
+            found = torch.autograd.grad(
+                outputs, leaves, weights, create_graph=create_graph, retain_graph=retain_graph, allow_unused=True
+            )
+        self._note_unused([i for i, g in enumerate(found) if g is None], point, batch)
+        return tuple(torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, found, strict=True))
+
+    def _note_unused(self, indices: Sequence[int], point: TorchPoint, batch: Any) -> None:
+        """Say once which parameters count for nothing; raise when one matters although no gradient reaches it."""
+        new = [i for i in indices if i not in self._unused]
+        if not new:
+            return
+        with torch.no_grad():
+            moved = [leaf + 1 if i in new else leaf for i, leaf in enumerate(point.leaves)]
+            with self.frozen_randomness():
+                before = float(self.pure_loss(point.leaves, point.rest, batch))
+            with self.frozen_randomness():
+                after = float(self.pure_loss(tuple(moved), point.rest, batch))
+        names = listed([self.names[i] for i in new])
+        if not abs(after - before) <= 1e-5 * abs(before):
+            raise ValueError(
+                f"The loss changes with the parameters {names}, but no gradient reaches them: they are detached, or pass through "
+                "activation checkpointing with use_reentrant=True (use False); leave detached ones out with parameters=."
+            )
+        self._unused.update(new)
+        warnings.warn(
+            f"The loss of the batch does not depend on the parameters {names}: their rows and columns of the matrices are zero there. "
+            "Leave them out with parameters= to save their memory.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+    def loss_sum(self, point: TorchPoint, batch: Any) -> tuple[float, float]:
+        """Summed loss and number of terms."""
+        with torch.no_grad(), self.frozen_randomness():
+            return self.checked_loss(self.pure_outputs(point.leaves, point.rest, batch), batch)
+
+    def add_gradient(self, point: TorchPoint, batch: Any, total: TensorSum) -> tuple[float, float]:
+        """Add the gradient of the summed loss to `total`."""
+        leaves, loss, loss_sum, num_terms = self.differentiable_loss(point, batch)
+        total.add(self.checked_gradient(point, batch, loss, leaves))
+        return loss_sum, num_terms
+
+    def linearize(self, point: TorchPoint, batch: Any, *, num_products: int | None) -> TorchLinearization:
+        """Derivatives at `point`, made when asked for."""
+        return TorchLinearization(self, point, batch, num_products)
+
+    def outputs_at(self, point: TorchPoint, batch: Any) -> Tensor:
+        """The model's outputs."""
+        with torch.no_grad(), self.frozen_randomness():
+            return self.pure_outputs(point.leaves, point.rest, batch)
+
+    def output_gradient(self, outputs: Tensor, batch: Any) -> Tensor:
+        """Gradient of the summed loss in the outputs."""
+        return self.loss.gradient(outputs, batch)
+
+    def retained_bytes(self, point: TorchPoint, batch: Any) -> int:
+        """Memory that the graph of the batch's gradient holds, extrapolated from a few examples where they can be cut out."""
+        part, factor = batch, 1.0
+        examples = self._batches.num_examples(batch)
+        if examples > _MEASURED_EXAMPLES:
+            smaller = self.take(batch, np.arange(_MEASURED_EXAMPLES))
+            if smaller is not None:
+                part, factor = smaller, examples / _MEASURED_EXAMPLES
+        try:
+            return int(factor * self._measured_bytes(point, part))
+        except (RuntimeError, ValueError, IndexError):
+            if part is batch:
+                raise
+            return self._measured_bytes(point, batch)  # the model insists on its batch size
+
+    def _measured_bytes(self, point: TorchPoint, batch: Any) -> int:
+        held: dict[int, int] = {}
+
+        def pack(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            held[storage.data_ptr()] = storage.nbytes()
+            return tensor.detach()  # not the tensor itself, which would make a reference cycle
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            parameters, total, _, _ = self.differentiable_loss(point, batch)
+            gradient = self.checked_gradient(point, batch, total, parameters, create_graph=True)
+        for tensor in (*parameters, *point.rest.values(), *leaves(batch)):
+            held.pop(tensor.untyped_storage().data_ptr(), None)
+        del gradient, total
+        return sum(held.values())
+
+    # -- data ----------------------------------------------------------------------------------------------------------
+
+    def batches(self, data: Any) -> Batches:
+        """A user's data as batches."""
+        choose = None if self._batch_statistics else self._choose_batch_size
+        return self._batches.batches(data, self._batch_size, int(DATA_SHARE * self.memory_budget), choose)
+
+    def _choose_batch_size(self, point: TorchPoint, batch: Any) -> int:
+        """All examples where their graph fits an operator's share of the budget; otherwise batches of an eighth of it."""
+        examples, share = self._batches.num_examples(batch), OPERATOR_SHARE * self.memory_budget
+        with self.session():
+            size = self.retained_bytes(point, batch) if self.take(batch, np.arange(1)) is not None else 0
+        if size <= share:
+            return examples
+        batches = int(np.ceil(8 * size / share))
+        return max(1, -(-examples // batches))
+
+    # -- the same in double precision ----------------------------------------------------------------------------------
+
+    def in_double_precision(self, point: TorchPoint, batch: Any) -> tuple[TorchFunctions, TorchPoint, Any]:
+        """Copies of everything in float64."""
+        module = self._module.converted(torch.float64)
+        functions = TorchFunctions(module, self.loss, self.backend, self.memory_budget, None)
+        functions._unused = set(self._unused)
+        functions._random_state = self._random_state
+        rest = {name: value.double() if value.is_floating_point() else value for name, value in point.rest.items()}
+        return functions, TorchPoint(tuple(leaf.double() for leaf in point.leaves), rest), functions.prepare(batch)

@@ -1,0 +1,147 @@
+"""What a run would cost and what its error bars would be, before it is started."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from typing import Any, Literal
+
+import numpy as np
+
+from .._memory import format_bytes, parse_budget
+from ..krylov.lanczos import basis_bytes, check_count
+from ..operators import aslinearoperator
+from ..results import html_table
+from .bounds import sampling_interval
+from .slq import DEFAULT_STEPS, default_probes
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Cost and expected precision of a spectral density.
+
+    Attributes
+    ----------
+    dimension : int
+        Order n.
+    dtype : str
+        Type of the vectors.
+    num_steps, num_probes : int
+        Of the run.
+    num_matvecs : int
+        Products, the ones that test the operator included.
+    first_product_seconds : float
+        Time of the first product, which may include what is prepared once; NaN where nothing was timed.
+    seconds : float
+        Expected time of all products, from one timed product; NaN where nothing was timed.
+    bytes : int
+        Of the Lanczos basis.
+    memory_budget : int
+        Bytes allowed for it.
+    reorthogonalize : {"full", "none"}
+        What the budget allows.
+    interval_width : float
+        Full width of the 95 % interval of the share of eigenvalues below the median: sampling, and quadrature for a smooth bulk.
+    relative_trace_error : float
+        Relative standard error of the trace from these probes if no eigenvalue is pinned, ``sqrt(2) |A|_F / (sqrt(p) |tr A|)``,
+        from the timed product; NaN where nothing was timed. Pinning makes it smaller.
+    """
+
+    dimension: int
+    dtype: str
+    num_steps: int
+    num_probes: int
+    num_matvecs: int
+    first_product_seconds: float
+    seconds: float
+    bytes: int
+    memory_budget: int
+    reorthogonalize: str
+    interval_width: float
+    relative_trace_error: float
+
+    def _rows(self) -> list[tuple[str, str]]:
+        fits = "fits" if self.reorthogonalize == "full" else "does not fit: no reorthogonalisation, nothing is pinned"
+        rows = [
+            ("operator", f"order {self.dimension:,}, {self.dtype}"),
+            ("run", f"{self.num_steps} steps from {self.num_probes} probes"),
+            ("products", f"{self.num_matvecs:,}"),
+            ("basis", f"{format_bytes(self.bytes)} ({fits} within {format_bytes(self.memory_budget)})"),
+            ("expected interval width", f"{self.interval_width:.4f} for the share of eigenvalues below the median (95 %)"),
+        ]
+        if math.isfinite(self.seconds):
+            rows.insert(3, ("expected time", f"{self.seconds:.3g} s (first product {self.first_product_seconds:.3g} s)"))
+            rows.append(("trace before pinning", f"relative standard error about {self.relative_trace_error:.2g}"))
+        return rows
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name:24s} {value}" for name, value in self._rows())
+
+    def _repr_html_(self) -> str:
+        return html_table(self._rows())
+
+
+def plan(
+    A: Any,
+    *,
+    num_steps: int | None = None,
+    num_probes: int | Literal["auto"] = "auto",
+    memory_budget: int | float | str | None = None,
+    measure: bool = True,
+    seed: int = 0,
+) -> Plan:
+    """Plan a `linop_spectra.spectral_density` without running it.
+
+    Parameters
+    ----------
+    A : LinearOperator or what `aslinearoperator` takes
+        The operator.
+    num_steps, num_probes, memory_budget
+        As for the run.
+    measure : bool
+        Whether to time two products (the first may include preparation) with the run's first probe.
+    seed : int
+        Seed of the probe.
+
+    Returns
+    -------
+    Plan
+        Products, seconds, bytes and the expected width of the interval; prints as a table.
+
+    Examples
+    --------
+    >>> import numpy as np, linop_spectra as ls
+    >>> ls.plan(ls.identity(1000), num_steps=10, num_probes=2).num_matvecs
+    21
+    """
+    operator = aslinearoperator(A)
+    backend, n = operator.backend, operator.shape[0]
+    if operator.shape[1] != n:
+        raise ValueError(f"A spectral density needs a square Hermitian operator, but this one has shape {operator.shape}.")
+    steps = min(n, DEFAULT_STEPS if num_steps is None else check_count("num_steps", num_steps))
+    probes = default_probes(n) if num_probes == "auto" else check_count("num_probes", num_probes)
+    products = steps * probes + (1 if steps > 1 else 0) + (2 if operator.hermitian is None else 0)
+    needed, budget = basis_bytes(operator, steps, probes), parse_budget(memory_budget, total=backend.total_memory())
+    first = seconds = relative = math.nan
+    if measure:
+        probe = backend.probes(n, (0,), kind="sphere", seed=seed, domain="probe", dtype=operator.dtype)
+        times = []
+        for _ in range(2):
+            began = time.perf_counter()
+            product = operator.matmat(probe.T)
+            backend.synchronize()
+            times.append(time.perf_counter() - began)
+        own = backend.empty((n,), operator.dtype)
+        own[...] = product[:, 0]
+        alpha, norm = np.real(backend.fetch([backend.dot(probe[0], own), backend.norm(own)]))
+        first, seconds = times[0], max(0.0, times[0] - times[1]) + times[1] * products
+        relative = math.sqrt(2 / (n * probes)) * float(norm / abs(alpha)) if alpha != 0 else math.inf
+    half = np.array(0.5)
+    low, high = sampling_interval(half, half, n, probes, 0.95, complex_valued=operator.dtype.kind == "c")
+    # A smooth bulk gives each of k nodes a weight of about 1/k, and the envelope leaves two of them open.
+    width = min(1.0, float(high - low) + (2.0 / steps if steps < n else 0.0))
+    return Plan(
+        n, str(operator.dtype), steps, probes, products, first, seconds, needed, budget, "full" if needed <= budget else "none",
+        width, relative,
+    )  # fmt: skip
