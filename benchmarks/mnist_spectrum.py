@@ -24,6 +24,7 @@ import torch
 from torch import nn
 
 import linop_spectra as ls
+from linop_spectra import plots
 from linop_spectra.cli.output import plain, versions, write_figure
 from linop_spectra.cli.summary import format_table, rows, summarise
 
@@ -122,7 +123,7 @@ def main() -> int:
     }  # fmt: skip
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "mnist_spectrum.json").write_text(json.dumps(plain(numbers), indent=2) + "\n")
-    write_figure(options.out / "mnist_spectrum.png", ls.plots.spectrum(result))
+    write_figure(options.out / "mnist_spectrum.png", plots.spectrum(result))
     table = [
         *rows(numbers), ("training accuracy", f"{accuracy:.4f}"), ("one gradient", f"{gradient_seconds:.3f} s"),
         ("one product", f"{product_seconds:.3f} s, {numbers['product_over_gradient']:.2f} gradients"),

@@ -1,6 +1,9 @@
 """Certified spectra of matrices too large to write down."""
 
+from . import random_matrices
+from .adapters import objective
 from .backends import to_numpy
+from .curvature import BatchLoss, Objective
 from .estimators import frobenius_norm, logdet, spectral_norm, trace, trace_function
 from .krylov import EigenResult, LanczosInterrupted, LanczosResult, NonFiniteProductError, eigsh, lanczos
 from .operators import (
@@ -19,6 +22,7 @@ from .spectra import LogSpectrum, Outlier, Plan, SpectralDensity, plan, spectral
 __version__ = "0.1.0"
 
 __all__ = [
+    "BatchLoss",
     "EigenResult",
     "Estimate",
     "LanczosInterrupted",
@@ -26,6 +30,7 @@ __all__ = [
     "LinearOperator",
     "LogSpectrum",
     "NonFiniteProductError",
+    "Objective",
     "OperatorCheck",
     "Outlier",
     "Plan",
@@ -41,7 +46,9 @@ __all__ = [
     "load",
     "logdet",
     "low_rank",
+    "objective",
     "plan",
+    "random_matrices",
     "spectral_density",
     "spectral_norm",
     "to_numpy",

@@ -51,7 +51,8 @@ def listed(names: Sequence[str], limit: int = 12) -> str:
 
 def check_batch_size(batch_size: Any) -> None:
     """Raise unless `batch_size` is None or a positive integer."""
-    if batch_size is not None and (not isinstance(batch_size, int | np.integer) or isinstance(batch_size, bool) or batch_size < 1):
+    integer = isinstance(batch_size, int | np.integer) and not isinstance(batch_size, bool)
+    if batch_size is not None and not (integer and batch_size >= 1):
         raise ValueError(f"The argument batch_size is {batch_size!r}, but must be a positive integer, or None for one batch.")
 
 

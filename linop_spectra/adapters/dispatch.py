@@ -116,11 +116,14 @@ def objective(
         if framework is None and callable(model) and params is not None:
             found = f"JAX apply function ({type(model).__name__}) with params="
         raise TypeError(
-            f"The argument model is a {found}, but this version differentiates torch modules only; pass a torch.nn.Module, or give "
+            f"The argument model is a {found}, but this version differentiates torch modules only; pass a torch.nn.Module, or "
+            "give "
             "the matrix as an operator with linop_spectra.aslinearoperator."
         )
     if params is not None:
-        raise TypeError("The argument params is for models without parameters of their own; a torch module has them, so leave it out.")
+        raise TypeError(
+            "The argument params is for models without parameters of their own; a torch module has them, so leave it out."
+        )
     from .torch import torch_objective
 
     return torch_objective(

@@ -42,7 +42,9 @@ class CupyBackend:
                     "The backend 'cupy' was asked for, but CuPy is not installed or sees no CUDA device; "
                     "install cupy-cuda12x or cupy-cuda13x on a machine with a GPU, or use backend='numpy'."
                 )
-            import cupy as module
+            import cupy
+
+            module = cupy
         self._xp = module
 
     def asarray(self, x: Any, dtype: Any = None) -> Any:

@@ -12,7 +12,6 @@ from .._memory import total_memory
 from .probes import ProbeKind, random_vector
 
 _ALIGNMENT = 64
-_PIECE = 1 << 16
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -77,14 +76,13 @@ class NumpyBackend:
         return np.asarray(np.asarray(coefficients, dtype=rows.dtype) @ rows)
 
     def dot(self, x: np.ndarray, y: np.ndarray) -> Any:
-        """Inner product; single precision is widened piece by piece, so that the sum is a double."""
-        if x.dtype.itemsize // (2 if np.iscomplexobj(x) else 1) >= 8:
+        """Inner product, summed in double precision."""
+        if x.dtype.char in "dD":
             return np.vdot(x, y)
-        wide = np.complex128 if np.iscomplexobj(x) else np.float64
-        pieces = [
-            np.vdot(x[i : i + _PIECE].astype(wide), y[i : i + _PIECE].astype(wide)) for i in range(0, x.shape[0], _PIECE)
-        ]
-        return wide(sum(pieces))
+        # einsum widens in small buffers: as fast as a single-precision BLAS call, without a copy of the vectors.
+        if np.iscomplexobj(x):
+            return np.einsum("i,i->", np.conj(x), y, dtype=np.complex128)
+        return np.einsum("i,i->", x, y, dtype=np.float64)
 
     def norm(self, x: np.ndarray) -> float:
         """Euclidean norm in double precision."""
@@ -99,8 +97,13 @@ class NumpyBackend:
         return largest * float(np.sqrt(np.real(np.vdot(scaled, scaled))))
 
     def axpy(self, a: Any, x: np.ndarray, y: np.ndarray) -> None:
-        """``y += a x`` in place."""
-        y += np.asarray(a, dtype=y.dtype) * x
+        """``y += a x`` in place, by BLAS."""
+        if x.dtype == y.dtype and y.dtype.char in "fdFD" and x.flags.c_contiguous and y.flags.c_contiguous:
+            out = blas.get_blas_funcs("axpy", (x, y))(x, y, a=a)
+            if not np.shares_memory(out, y):
+                y[...] = out
+        else:
+            y += np.asarray(a, dtype=y.dtype) * x
 
     def scale_into(self, x: np.ndarray, factor: Any, out: np.ndarray) -> None:
         """``out[:] = factor x``."""

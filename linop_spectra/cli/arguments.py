@@ -103,7 +103,7 @@ def _add_spectrum(commands: Any, function: Callable[[Any], int]) -> None:
         "what aslinearoperator takes; or a symmetric matrix in a .mtx, .mtx.gz or .npz file",
     )
     parser.add_argument("--operator", choices=["hessian", "ggn"], help="matrix of an Objective (default: hessian)")
-    parser.add_argument("--steps", type=steps, default=64, metavar="N", help="Lanczos steps for each probe (default: 64)")
+    parser.add_argument("--steps", type=steps, metavar="N", help="Lanczos steps for each probe (default: 64)")
     parser.add_argument("--probes", type=probes, default="auto", metavar="N", help="random probes, or auto (default)")
     parser.add_argument("--time-budget", type=seconds, metavar="TIME", help="stop in time and keep what is done: seconds, '10m'")
     parser.add_argument("--checkpoint", metavar="PATH", help="write the state here as the run goes, or go on from it")

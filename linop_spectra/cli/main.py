@@ -70,6 +70,9 @@ def _warnings_in_one_line() -> Iterator[None]:
         print(f"linop-spectra: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("default")
+        if not sys.warnoptions:  # what Python shows by default, whatever filters the caller has
+            warnings.resetwarnings()
+            for hidden in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+                warnings.simplefilter("ignore", hidden)
         warnings.showwarning = show
         yield

@@ -41,7 +41,7 @@ def summarise(result: Any) -> dict[str, Any]:
         },
         "negative_mass": {"low": negative[0], "high": negative[1], "threshold": result.noise_floor},
         "bulk_edges": list(result.bulk_edges()),
-        "num_outliers": sum(outlier.multiplicity for outlier in result.outliers()),
+        "num_outliers": len(result.outliers()),
         "outliers": [
             {
                 "value": outlier.value, "residual_norm": outlier.residual_norm,

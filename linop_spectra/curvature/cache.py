@@ -65,7 +65,8 @@ class LinearizationCache:
         if not self._full:
             return f"all {total} batches are kept, about {format_bytes(self._spent)} ({budget})"
         return (
-            f"{len(self._kept)} of {total} batches are kept, about {format_bytes(self._spent)}, and the others computed anew in each "
+            f"{len(self._kept)} of {total} batches are kept, about {format_bytes(self._spent)}, and the others computed anew in "
+            "each "
             f"product ({budget})"
         )
 

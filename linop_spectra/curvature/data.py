@@ -43,7 +43,8 @@ def refuse_one_shot(data: Any) -> None:
     """
     if not hasattr(data, "__iter__") and not hasattr(data, "__getitem__"):
         raise TypeError(
-            f"The argument data is a {type(data).__name__}, but must be a tuple (inputs, targets) of two arrays, a re-iterable of "
+            f"The argument data is a {type(data).__name__}, but must be a tuple (inputs, targets) of two arrays, a re-iterable "
+            "of "
             "batches such as a list or a DataLoader, or None for a loss of the parameters alone."
         )
     if hasattr(data, "__next__"):
@@ -179,8 +180,10 @@ class Batches:
     def _say_not_kept(self, size: int) -> None:
         if not isinstance(self._source, ArraySource | list | tuple):
             warnings.warn(
-                f"The batches take more than the {format_bytes(self._budget)} of memory_budget that data may use, so they are read "
-                "again for every product, always under the random state of the first time: shuffling and augmentation are frozen.",
+                f"The batches take more than the {format_bytes(self._budget)} of memory_budget that data may use, so they are "
+                "read "
+                "again for every product, always under the random state of the first time: shuffling and augmentation are "
+                "frozen.",
                 UserWarning,
                 stacklevel=2,
             )
@@ -192,6 +195,7 @@ class Batches:
 
 def _changed(index: int) -> ValueError:
     return ValueError(
-        f"The data changed between two passes (first seen at batch {index}), so that products would belong to different matrices; "
+        f"The data changed between two passes (first seen at batch {index}), so that products would belong to different "
+        "matrices; "
         "pass data whose batches are the same each time, or a memory_budget that lets the first pass be kept."
     )

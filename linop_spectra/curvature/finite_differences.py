@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..backends import to_numpy
+from ..backends import random_vector, to_numpy
 from ..operators import LinearOperator
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def small_objective(objective: Objective) -> Objective:
 
 def _direction(objective: Objective, seed: int) -> tuple[np.ndarray, np.ndarray, float]:
     theta = np.array(to_numpy(objective.parameters()))
-    v = to_numpy(objective.functions.backend.probes(theta.size, (0,), kind="normal", seed=seed, domain="derivative check", dtype=float)[0])
+    v = random_vector(theta.size, kind="normal", seed=seed, domain="derivative check", index=0, dtype=np.dtype(float))
     scale = float(np.linalg.norm(theta)) or float(np.sqrt(theta.size))
     return theta, v, scale / float(np.linalg.norm(v))
 

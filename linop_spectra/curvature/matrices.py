@@ -36,9 +36,12 @@ class CurvatureOperator(LinearOperator):
     """
 
     def __init__(self, objective: Objective, *, positive_semidefinite: bool | None = None) -> None:
-        n = objective.num_parameters
         super().__init__(
-            (n, n), objective.dtype, hermitian=True, positive_semidefinite=positive_semidefinite, backend=objective.functions.backend
+            (objective.num_parameters,) * 2,
+            objective.dtype,
+            hermitian=True,
+            positive_semidefinite=positive_semidefinite,
+            backend=objective.functions.backend,
         )
         self.objective = objective
         self._linearizations = LinearizationCache(objective)
@@ -57,9 +60,9 @@ class CurvatureOperator(LinearOperator):
         terms = 0.0
         with functions.session():
             for linearization in self._linearizations(k):
-                terms += linearization.num_terms
                 for v, total in zip(columns, totals, strict=True):
                     total.add(self._product_of_batch(linearization, v))
+                terms += linearization.num_terms
         factor = self.objective.scale(terms)
         for total in totals:
             total.finish(factor)

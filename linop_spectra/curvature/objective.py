@@ -138,7 +138,8 @@ class Objective:
             return 1.0
         if not terms > 0:
             raise ValueError(
-                f"The loss has {terms:g} terms over the whole data (every position masked or ignored, or weights that sum to zero), "
+                f"The loss has {terms:g} terms over the whole data (every position masked or ignored, or weights that sum to "
+                "zero), "
                 "so that its mean is not defined; pass data with at least one term."
             )
         return 1.0 / terms
@@ -214,7 +215,8 @@ class Objective:
             members = np.flatnonzero(everything == label)
             if members.size < per_class:
                 raise ValueError(
-                    f"The argument per_class is {per_class}, but class {label} has only {members.size} examples; choose at most that many."
+                    f"The argument per_class is {per_class}, but class {label} has only {members.size} examples; choose at most "
+                    "that many."
                 )
             chosen[generator.choice(members, per_class, replace=False)] = True
         parts, first = [], 0

@@ -99,11 +99,11 @@ def trace(
         raise TimeoutError(f"The exact trace took {len(samples)} of {n} products within the time budget; use method='hutchinson'.")
     count = len(samples)
     if tol is not None and converged:
-        converged = count > 1 and _half_width(samples) <= tol * abs(np.mean(samples))
+        converged = bool(count > 1 and _half_width(samples) <= tol * abs(np.mean(samples)))
     error = float(np.std(samples, ddof=1) / math.sqrt(count)) if count > 1 else math.inf
     return Estimate(
         float(np.mean(samples)), standard_error=error, num_matvecs=count, degrees_of_freedom=max(count - 1, 1), seconds=seconds,
-        method="hutchinson", converged=bool(converged),
+        method="hutchinson", converged=converged,
     )  # fmt: skip
 
 

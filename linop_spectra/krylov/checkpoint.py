@@ -129,7 +129,8 @@ class Checkpoint:
             )
         self._token, self._rows, self._crc = token, rows, crc
         self._last = time.monotonic()
-        return LanczosResult(**scalars, **arrays, vectors=vectors)
+        fields: dict[str, Any] = {**scalars, **arrays}
+        return LanczosResult(**fields, vectors=vectors)
 
     def _read_rows(self, token: str, rows: int, crc: int, num_probes: int, n: int, dtype: np.dtype) -> np.ndarray:
         size = rows * num_probes * n * dtype.itemsize

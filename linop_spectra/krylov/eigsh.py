@@ -59,7 +59,8 @@ class EigenResult:
 
     @classmethod
     def _from_file(cls, scalars: dict[str, Any], arrays: dict[str, np.ndarray]) -> EigenResult:
-        return cls(**scalars, **arrays)
+        fields: dict[str, Any] = {**scalars, **arrays}
+        return cls(**fields)
 
     def __str__(self) -> str:
         lines = [f"{'eigenvalue':>16s} {'residual':>10s}"]

@@ -55,7 +55,8 @@ class Recurrence:
         self._last_beta: list[Scalar] = [0.0] * self.num_probes
         self._work = self.backend.empty((self.n,), operator.dtype)
         self._bases: list[Basis] = []
-        self._previous = self._current = None
+        self._previous: Array = None
+        self._current: Array = None
         if full:
             self._bases = [Basis(self.backend, self.n, operator.dtype) for _ in range(self.num_probes)]
             for basis, row in zip(self._bases, start, strict=True):

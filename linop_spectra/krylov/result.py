@@ -215,7 +215,8 @@ class LanczosResult:
         elif "basis_0" in arrays:
             rows = [arrays.pop(f"basis_{probe}") for probe in range(len(arrays["num_steps_taken"]))]
             vectors = KrylovVectors(bases=tuple(basis_from_rows(one) for one in rows))
-        return cls(**scalars, **arrays, vectors=vectors)
+        fields: dict[str, Any] = {**scalars, **arrays}
+        return cls(**fields, vectors=vectors)
 
     def _repr_html_(self) -> str:
         return html_table(

@@ -26,6 +26,8 @@ ISOLATED = 10.0
 """... below its gap by this factor."""
 GUARD_LEVEL = 1e-3
 """Chance that the guard of a single probe objects to a simple eigenvalue (10.83 times 1/n for a real probe)."""
+STRICT_LEVEL = 0.05
+"""Chance that, after one objection, it objects to all the others although they are simple."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -201,13 +203,15 @@ def _plausibly_simple(rules: tuple[GaussRule, ...], matches: list[Match], n: int
     probes = len(rules)
     weights = np.array([[rule.weights[i] for rule, i in zip(rules, match, strict=True)] for match in matches]).mean(axis=1)
 
-    def unlikely(total: float, count: int) -> bool:
-        if count >= n:
+    def unlikely(total: float, count: int, level: float) -> bool:
+        if count == 0 or count >= n:
             return False
-        return bool(stats.beta.sf(min(total, 1.0), probes * half * count, probes * half * (n - count)) < GUARD_LEVEL)
+        return bool(stats.beta.sf(min(total, 1.0), probes * half * count, probes * half * (n - count)) < level)
 
-    simple = np.array([not unlikely(weight, 1) for weight in weights])
-    if unlikely(float(weights[simple].sum()), int(simple.sum())):
+    simple = np.array([not unlikely(weight, 1, GUARD_LEVEL) for weight in weights])
+    # Where one is multiple its neighbours may be too: after an objection the others are held to a stricter test.
+    level = GUARD_LEVEL if simple.all() else STRICT_LEVEL
+    if unlikely(float(weights[simple].sum()), int(simple.sum()), level):
         simple[:] = False
     return simple
 

@@ -409,9 +409,12 @@ class SpectralDensity:
 
     def extreme_eigenvalues(self) -> tuple[tuple[float, float], tuple[float, float]]:
         """(smallest, residual norm) and (largest, residual norm) over the probes; Ritz values lie inside the spectrum."""
-        low = min(((float(r.nodes[0]), float(r.residuals[0])) for r in self.deflation.rules), key=lambda pair: pair[0])
-        high = max(((float(r.nodes[-1]), float(r.residuals[-1])) for r in self.deflation.rules), key=lambda pair: pair[0])
-        return low, high
+        ends = []
+        for index, sign in ((0, 1.0), (-1, -1.0)):
+            values = np.array([rule.nodes[index] for rule in self.deflation.rules])
+            best = int(np.argmin(sign * values))
+            ends.append((float(values[best]), float(self.deflation.rules[best].residuals[index])))
+        return ends[0], ends[1]
 
     # -- distances -------------------------------------------------------------------------------------------------------
 
@@ -423,7 +426,7 @@ class SpectralDensity:
         """
         d = self.deflation
         share = d.rest_dimension / d.n
-        quad = np.mean([0.0 if r.exact else bounds.kolmogorov(w) for r, (_, w) in zip(d.rules, d.rest, strict=True)])
+        quad = float(np.mean([0.0 if r.exact else bounds.kolmogorov(w) for r, (_, w) in zip(d.rules, d.rest, strict=True)]))
         sampling = 0.0
         if d.rest_dimension > 1:
             sampling = bounds.sampling_kolmogorov(
@@ -478,7 +481,8 @@ class SpectralDensity:
 
         axes = spectrum(self, ax=ax)
         if path is not None:
-            axes.figure.savefig(path)
+            figure: Any = axes.figure
+            figure.savefig(path)
         return axes
 
     def save(self, path: PathLike) -> None:

@@ -15,36 +15,54 @@ from .deflation import Deflation
 
 # 99 % quantile of the Tracy-Widom law for real symmetric matrices.
 _TRACY_WIDOM_99 = 2.0234
+_SHORTEST = 16
 
 
 @dataclasses.dataclass(frozen=True)
 class Edges:
-    """Ends of the bulk and how far beyond them an eigenvalue has to lie to count as an outlier."""
+    """Ends of the bulk and how far beyond each an eigenvalue has to lie to count as an outlier."""
 
     low: float
     high: float
-    margin: float
+    low_margin: float
+    high_margin: float
 
     def outside(self, value: float, residual: float) -> bool:
         """Whether an eigenvalue, given its residual, lies outside."""
-        return value - residual > self.high + self.margin or value + residual < self.low - self.margin
+        return value - residual > self.high + self.high_margin or value + residual < self.low - self.low_margin
 
 
 def bulk_edges(run: LanczosResult, deflation: Deflation) -> Edges:
-    """Edges from the second half of the coefficients; from the remaining nodes when the run is too short for that."""
+    """Edges from the second half of the coefficients; from the unresolved nodes when the run is too short for that."""
+    n = run.dimension
+    # The coefficients of n discrete eigenvalues shrink towards step n: only the first third speaks of the bulk.
+    last = min(run.num_steps, max(_SHORTEST, n // 3))
     tails = []
     for probe in range(run.num_probes):
         alphas, betas = run.jacobi(probe)
-        k = len(alphas)
-        if k >= 16 and betas[-1] > 0:
-            tails.append((alphas[k // 2 :], betas[k // 2 :]))
+        if len(alphas) >= last >= _SHORTEST and betas[last - 1] > 0:
+            tails.append((alphas[last // 2 : last], betas[last // 2 : last]))
     if not tails:
-        bulk = np.concatenate([nodes[~sharp] for (nodes, _), sharp in zip(deflation.rest, deflation.rest_sharp, strict=True)])
-        if len(bulk) == 0:  # everything is isolated: no bulk to be outside of but the heaviest node
-            nodes, weights = deflation.pooled()
-            bulk = nodes[[int(np.argmax(weights))]]
-        return Edges(float(bulk.min()), float(bulk.max()), 0.0)
-    alpha, beta = (np.concatenate(part) for part in zip(*tails, strict=True))
-    center, quarter = float(np.mean(alpha)), float(np.mean(beta))
-    error = 2 * float(np.sqrt((np.var(alpha) + 4 * np.var(beta)) / len(alpha)))
-    return Edges(center - 2 * quarter, center + 2 * quarter, error + _TRACY_WIDOM_99 * quarter * run.dimension ** (-2 / 3))
+        return _edges_of_nodes(deflation)
+    alpha, beta = (np.mean(part, axis=0) for part in zip(*tails, strict=True))
+    quarter = float(np.mean(beta))
+    width = _TRACY_WIDOM_99 * quarter * n ** (-2 / 3)
+    half = len(alpha) // 2
+    ends, margins = [], []
+    for sign in (-2.0, 2.0):
+        edge = alpha + sign * beta
+        # A bulk with tails has coefficients that still drift: its edge is not settled, and the margin says so.
+        drift = abs(float(np.mean(edge[half:]) - np.mean(edge[:half])))
+        scatter = 2 * float(np.std(edge)) / np.sqrt(len(edge))
+        ends.append(float(np.mean(edge)))
+        margins.append(width + scatter + 2 * drift)
+    return Edges(ends[0], ends[1], margins[0], margins[1])
+
+
+def _edges_of_nodes(deflation: Deflation) -> Edges:
+    bulk = np.concatenate([nodes[~sharp] for (nodes, _), sharp in zip(deflation.rest, deflation.rest_sharp, strict=True)])
+    if len(bulk) == 0:
+        nodes, weights = deflation.pooled()
+        # Everything is isolated: the bulk is a node that many eigenvalues share, or there is none.
+        bulk = nodes[weights > np.max(weights) / 2] if deflation.rest_dimension else nodes
+    return Edges(float(bulk.min()), float(bulk.max()), 0.0, 0.0)

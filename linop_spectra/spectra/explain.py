@@ -25,12 +25,11 @@ def _run(S: SpectralDensity) -> str:
         "interrupted": ", and was interrupted before it had done all steps",
         "time budget": ", and ended early because its time budget was spent",
     }[S.status]
-    exact = all(rule.exact for rule in S.deflation.rules)
-    space = " The Krylov spaces are invariant, so there is no quadrature error." if exact else ""
+    exact = "; the Krylov spaces are invariant, so there is no quadrature error" if all(r.exact for r in S.deflation.rules) else ""
     return (
         f"The run took {_plural(S.num_steps, 'step')} from {_plural(S.num_probes, 'random probe')} on a matrix of order "
-        f"{S.dimension:,}, {_plural(S.num_matvecs, 'product')} in all{ended}."
-    ) + space.replace(". ", "; ")
+        f"{S.dimension:,}, {_plural(S.num_matvecs, 'product')} in all{ended}{exact}."
+    )
 
 
 def _ends(S: SpectralDensity) -> str:
@@ -75,8 +74,9 @@ def _limits(S: SpectralDensity) -> str:
 
 
 def _quadrature_dominates(S: SpectralDensity) -> bool:
-    largest = np.mean([0.0 if r.exact else float(np.max(w, initial=0.0)) for r, (_, w) in zip(S.deflation.rules, S.deflation.rest, strict=True)])
-    return bool(largest > S.kolmogorov_bound / 2)
+    d = S.deflation
+    largest = [0.0 if rule.exact else float(np.max(weights, initial=0.0)) for rule, (_, weights) in zip(d.rules, d.rest, strict=True)]
+    return bool(np.mean(largest) > S.kolmogorov_bound / 2)
 
 
 def summary_rows(S: SpectralDensity) -> list[tuple[str, str]]:

@@ -63,7 +63,10 @@ def test_factory_that_fails_names_the_users_line(command, script):
         assert part in done.sentence
 
 
-@pytest.mark.parametrize("text, part", [("def make(:\n", "SyntaxError"), ("raise RuntimeError('no gpu')\n", "no gpu"), ("import nowhere_xyz\n", "nowhere_xyz")])
+@pytest.mark.parametrize(
+    "text, part",
+    [("def make(:\n", "SyntaxError"), ("raise RuntimeError('no gpu')\n", "no gpu"), ("import nowhere_xyz\n", "nowhere_xyz")],
+)
 def test_file_that_cannot_be_loaded(command, script, text, part):
     done = command("spectrum", f"{script(text)}:make")
     assert done.status == 2 and part in done.sentence and "line 3" in done.sentence
@@ -142,7 +145,10 @@ def test_disk_that_fills_up(tmp_path, matrix, start):
     """A limit on the size of files stands for a full disk: writing fails in the middle of a file."""
     import resource
 
-    process = start("spectrum", matrix, "--out", "out", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000)))
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (16_000, 16_000))
+
+    process = start("spectrum", matrix, "--out", "out", preexec_fn=limit)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 2 and "Traceback" not in err
     assert "cannot be written" in err and "spectrum.png" in err
@@ -164,7 +170,8 @@ def test_module_and_function_are_the_same_command(tmp_path, start):
 def test_closed_pipe_is_no_traceback(matrix, tmp_path, start):
     process = start("spectrum", matrix)
     process.stdout.close()
-    err = process.stderr.read()
+    with process.stderr as stream:
+        err = stream.read()
     process.wait(timeout=60)
     assert "Traceback" not in err and "BrokenPipe" not in err
 

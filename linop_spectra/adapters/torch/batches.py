@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ...curvature.data import ArraySource, Batches, refuse_one_shot
 from .context import RandomState
-
-Tensor = torch.Tensor
 
 
 def is_array(x: Any) -> bool:
@@ -56,29 +55,36 @@ class TorchBatches:
     def __init__(self, device: torch.device, dtype: torch.dtype | None, *, pairs: bool) -> None:
         self._device, self._dtype, self._pairs = device, dtype, pairs
 
-    def batches(self, data: Any, batch_size: int | None, budget: int, choose_batch_size: Callable[[Any, Any], int] | None) -> Batches:
+    def batches(
+        self, data: Any, batch_size: int | None, budget: int, choose_batch_size: Callable[[Any, Any], int] | None
+    ) -> Batches:
         """A user's data as batches."""
         if data is None:
             if self._pairs:
-                raise TypeError("The argument data is None, but this loss compares outputs with targets; only a BatchLoss can do without.")
+                raise TypeError(
+                    "The argument data is None, but this loss compares outputs with targets; only a BatchLoss can do without."
+                )
             return self.sequence([None])
         if isinstance(data, tuple) and len(data) == 2 and all(is_array(x) for x in data):
             source: Any = ArraySource(*data, batch_size=batch_size)
             return Batches(source, _Hooks(self, None), budget, choose_batch_size if batch_size is None else None)
         if is_array(data) or isinstance(data, str | bytes | Mapping):
             raise TypeError(
-                f"The argument data is a {type(data).__name__}, but must be a tuple (inputs, targets) of two arrays, a re-iterable of "
+                f"The argument data is a {type(data).__name__}, but must be a tuple (inputs, targets) of two arrays, a "
+                "re-iterable of "
                 "batches such as a list or a DataLoader, or None; put a single batch into a list."
             )
         if isinstance(data, torch.utils.data.Dataset) and not isinstance(data, torch.utils.data.IterableDataset):
             raise TypeError(
-                f"The argument data is a data set of single examples ({type(data).__name__}); wrap it in a torch.utils.data.DataLoader, "
+                f"The argument data is a data set of single examples ({type(data).__name__}); wrap it in a "
+                "torch.utils.data.DataLoader, "
                 "which makes batches."
             )
         refuse_one_shot(data)
         if batch_size is not None:
             raise ValueError(
-                f"The argument batch_size is {batch_size}, but the data are batches already; leave it out, or pass (inputs, targets)."
+                f"The argument batch_size is {batch_size}, but the data are batches already; leave it out, or pass (inputs, "
+                "targets)."
             )
         if hasattr(data, "__len__") and len(data) == 0:
             raise ValueError("The argument data is empty: it holds no batch; pass at least one.")
@@ -92,7 +98,8 @@ class TorchBatches:
         """Arrays as tensors on the model's device and, where floating, in the model's type."""
         if self._pairs and not (isinstance(raw, tuple | list) and len(raw) == 2):
             raise TypeError(
-                f"A batch is a {type(raw).__name__}{f' of length {len(raw)}' if isinstance(raw, tuple | list) else ''}, but this loss "
+                f"A batch is a {type(raw).__name__}{f' of length {len(raw)}' if isinstance(raw, tuple | list) else ''}, but "
+                "this loss "
                 "needs pairs (inputs, targets); for other batches pass a BatchLoss."
             )
         return map_leaves(raw, self._prepare_leaf)
@@ -127,7 +134,8 @@ class TorchBatches:
             targets = targets.argmax(dim=1)
         if targets is None or targets.ndim != 1 or targets.is_floating_point():
             raise TypeError(
-                "A subset by class needs batches (inputs, targets) with one class for each example, as integers or one-hot; choose the "
+                "A subset by class needs batches (inputs, targets) with one class for each example, as integers or one-hot; "
+                "choose the "
                 "examples yourself and pass them to with_data."
             )
         return np.asarray(targets.cpu().numpy())

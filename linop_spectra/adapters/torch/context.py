@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
@@ -40,6 +42,15 @@ def curvature_mode(device: torch.device, *, recurrent: bool) -> Iterator[None]:
         yield
 
 
+def linearized(function: Callable[[Any], Any], leaves: tuple[Tensor, ...]) -> tuple[Any, Callable[[Any], Any]]:
+    """``torch.func.linearize`` at `leaves`, after one product: the first one folds constants, and warns about its own graph."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        value, apply = torch.func.linearize(function, leaves)
+        apply(tuple(torch.zeros_like(leaf) for leaf in leaves))
+    return value, apply
+
+
 class RandomState:
     """The random states that a model or a loader may draw from: torch, NumPy, Python, and generators of a loader.
 
@@ -55,7 +66,7 @@ class RandomState:
         self._cuda = device if device.type == "cuda" else None
         places = (data, getattr(data, "sampler", None), getattr(getattr(data, "batch_sampler", None), "sampler", None))
         found = [getattr(place, "generator", None) for place in places]
-        self._generators = list({id(generator): generator for generator in found if isinstance(generator, torch.Generator)}.values())
+        self._generators = list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
         self._frozen = self._read()
 
     def _read(self) -> tuple[Any, ...]:

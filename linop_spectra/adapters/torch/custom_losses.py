@@ -6,11 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ...curvature import BatchLoss
 from .losses import BinaryCrossEntropy, CrossEntropy, MeanSquaredError, OutputLoss, require_tensor
-
-Tensor = torch.Tensor
 
 
 class CallableLoss(OutputLoss):
@@ -100,7 +99,8 @@ def sum_and_terms(result: Any, arguments: str) -> tuple[Tensor, Any]:
     """A user's pair (sum, number of terms), checked."""
     if not isinstance(result, tuple | list) or len(result) != 2:
         raise TypeError(
-            f"The loss fn{arguments} returned a {type(result).__name__}, but must return a pair (sum, number_of_terms): the summed "
+            f"The loss fn{arguments} returned a {type(result).__name__}, but must return a pair (sum, number_of_terms): the "
+            "summed "
             "loss as a scalar tensor, and how many terms were summed."
         )
     total, terms = result
@@ -124,7 +124,8 @@ def make_loss(loss: Any) -> OutputLoss:
         }
         if loss not in known:
             raise ValueError(
-                f"The argument loss is {loss!r}, but the names are {', '.join(map(repr, known))}; or pass a loss module, a callable "
+                f"The argument loss is {loss!r}, but the names are {', '.join(map(repr, known))}; or pass a loss module, a "
+                "callable "
                 "(outputs, targets), or a BatchLoss."
             )
         return known[loss]()
@@ -135,7 +136,8 @@ def make_loss(loss: Any) -> OutputLoss:
     if callable(loss):
         return CallableLoss(loss)
     raise TypeError(
-        f"The argument loss is a {type(loss).__name__}, but must be a name such as 'cross_entropy', a torch loss module, a callable "
+        f"The argument loss is a {type(loss).__name__}, but must be a name such as 'cross_entropy', a torch loss module, a "
+        "callable "
         "(outputs, targets), or a BatchLoss."
     )
 

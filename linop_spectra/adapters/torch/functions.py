@@ -6,14 +6,15 @@ import contextlib
 import dataclasses
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ...backends import Array, Backend
-from ...curvature import Batches
+from ...curvature import Accumulator, Batches
 from ...curvature.cache import DATA_SHARE, OPERATOR_SHARE
 from ..common import listed
 from .batches import TorchBatches, leaves
@@ -26,8 +27,10 @@ from .module import PureModule
 from .parameter_files import read_parameters, without_wrappers
 from .vectors import Layout, Tensors, TensorSum
 
-Tensor = torch.Tensor
+Map = Callable[[Tensors], Sequence[Tensor]]
 _MEASURED_EXAMPLES = 16
+_WORTH_LINEARIZING = 8_000_000
+"""Bytes of a batch's retained graph."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,13 +58,16 @@ class TorchFunctions:
         For data given as two arrays.
     """
 
-    def __init__(self, module: PureModule, loss: OutputLoss, backend: Backend, memory_budget: int, batch_size: int | None) -> None:
+    def __init__(
+        self, module: PureModule, loss: OutputLoss, backend: Backend, memory_budget: int, batch_size: int | None
+    ) -> None:
         self._module, self.loss, self.backend, self.memory_budget = module, loss, backend, memory_budget
         self._batch_size = batch_size
         self._layout = layout = Layout(module.parameters, backend)
-        self.names, self.blocks, self.num_parameters, self.dtype = layout.names, layout.blocks, layout.num_parameters, layout.dtype
+        self.names, self.num_parameters, self.dtype = layout.names, layout.num_parameters, layout.dtype
+        self.blocks: Mapping[str, slice] = layout.blocks
         self.averages, self.convex_loss = loss.averages, loss.convex
-        self.gauss_newton_refusal = None if loss.splits_outputs else (
+        self.gauss_newton_refusal: str | None = None if loss.splits_outputs else (
             "The Gauss-Newton matrix needs the model's outputs, which BatchLoss(fn) does not show; pass "
             "BatchLoss(outputs=fn(model, batch), loss=fn(outputs, batch))."
         )
@@ -70,15 +76,16 @@ class TorchFunctions:
         self._recurrent, self._batch_statistics = has_recurrence(model), uses_batch_statistics(model)
         self.linearize_failure = self.forward_mode_failure = ""
         self.forward_mode_works = False
+        self._verified: set[str] = set()
+        self._bytes_per_example = 0.0
         self._unused: set[int] = set()
         self._random_state = RandomState(layout.device)
         types = {p.dtype for p in model.parameters() if p.is_floating_point()}
         self._batches = TorchBatches(
             layout.device, types.pop() if len(types) == 1 else None, pairs=type(loss).outputs is OutputLoss.outputs
         )
-        self.prepare, self.labels, self.take, self.sequence = (
-            self._batches.prepare, self._batches.labels, self._batches.take, self._batches.sequence
-        )  # fmt: skip
+        self.prepare, self.sequence = self._batches.prepare, self._batches.sequence
+        self.labels, self.take = self._batches.labels, self._batches.take
 
     # -- parameters and vectors ----------------------------------------------------------------------------------------
 
@@ -183,11 +190,14 @@ class TorchFunctions:
         loss_sum, num_terms = float(total.detach()), float(terms)
         if not np.isfinite(loss_sum):
             raise ValueError(
-                f"The loss of a batch is not finite ({loss_sum}); look for parameters or data that are not finite, or a loss that "
+                f"The loss of a batch is not finite ({loss_sum}); look for parameters or data that are not finite, or a loss "
+                "that "
                 "overflows."
             )
         if not (np.isfinite(num_terms) and num_terms >= 0):
-            raise ValueError(f"The loss of a batch has {num_terms} terms, but the number of terms must be finite and at least zero.")
+            raise ValueError(
+                f"The loss of a batch has {num_terms} terms, but the number of terms must be finite and at least zero."
+            )
         return loss_sum, num_terms, total
 
     def checked_gradient(
@@ -230,7 +240,8 @@ class TorchFunctions:
             )
         self._unused.update(new)
         warnings.warn(
-            f"The loss of the batch does not depend on the parameters {names}: their rows and columns of the matrices are zero there. "
+            f"The loss of the batch does not depend on the parameters {names}: their rows and columns of the matrices are zero "
+            "there. "
             "Leave them out with parameters= to save their memory.",
             UserWarning,
             stacklevel=2,
@@ -241,7 +252,7 @@ class TorchFunctions:
         with torch.no_grad(), self.frozen_randomness():
             return self.checked_loss(self.pure_outputs(point.leaves, point.rest, batch), batch)
 
-    def add_gradient(self, point: TorchPoint, batch: Any, total: TensorSum) -> tuple[float, float]:
+    def add_gradient(self, point: TorchPoint, batch: Any, total: Accumulator) -> tuple[float, float]:
         """Add the gradient of the summed loss to `total`."""
         leaves, loss, loss_sum, num_terms = self.differentiable_loss(point, batch)
         total.add(self.checked_gradient(point, batch, loss, leaves))
@@ -269,11 +280,36 @@ class TorchFunctions:
             if smaller is not None:
                 part, factor = smaller, examples / _MEASURED_EXAMPLES
         try:
-            return int(factor * self._measured_bytes(point, part))
+            size = int(factor * self._measured_bytes(point, part))
         except (RuntimeError, ValueError, IndexError):
             if part is batch:
                 raise
-            return self._measured_bytes(point, batch)  # the model insists on its batch size
+            size = self._measured_bytes(point, batch)  # the model insists on its batch size
+        self._bytes_per_example = size / max(1, examples)
+        return size
+
+    def repays_linearizing(self, batch: Any) -> bool:
+        """Whether ``torch.func.linearize``, which takes about a second to trace a model, is worth it for a batch of this size."""
+        size = self._bytes_per_example * self._batches.num_examples(batch)
+        return not self.linearize_failure and size >= _WORTH_LINEARIZING
+
+    def verify_linearized(self, name: str, apply: Map, reference: Map, point: TorchPoint) -> None:
+        """Compare the first linearised product of a kind with one by other means.
+
+        Raises
+        ------
+        AssertionError
+            When they differ by more than rounding.
+        """
+        if name in self._verified:
+            return
+        v = point.leaves
+        pairs = list(zip(apply(v), reference(v), strict=True))
+        difference = sum(float((a - b).double().square().sum()) for a, b in pairs)
+        scale = sum(float(b.double().square().sum()) for _, b in pairs)
+        if not difference <= 1e-6 * scale:
+            raise AssertionError("The linearised product differs from the one by reverse mode.")
+        self._verified.add(name)
 
     def _measured_bytes(self, point: TorchPoint, batch: Any) -> int:
         held: dict[int, int] = {}
@@ -310,7 +346,7 @@ class TorchFunctions:
 
     # -- the same in double precision ----------------------------------------------------------------------------------
 
-    def in_double_precision(self, point: TorchPoint, batch: Any) -> tuple[TorchFunctions, TorchPoint, Any]:
+    def in_double_precision(self, point: TorchPoint, batch: Any) -> tuple[Any, TorchPoint, Any]:
         """Copies of everything in float64."""
         module = self._module.converted(torch.float64)
         functions = TorchFunctions(module, self.loss, self.backend, self.memory_budget, None)

@@ -1,10 +1,10 @@
 """Engines of Jacobian products of one batch's outputs, both ways.
 
-Order of choice, by layer types and purpose only: kept, a model with convolutions has its outputs linearised by
-``torch.func.linearize`` beside a retained graph, because the alternative wastes their work; every other model retains the graph of
-the transposed product, which is linear in its argument, so that differentiating it gives the product itself. Not kept, one forward
-pass with dual numbers gives the product, and its own graph the transposed one. Where forward mode is missing, the graph of the
-transposed product serves there too.
+Order of choice, by layer types, sizes and purpose only. Kept, a model with convolutions has its outputs linearised by
+``torch.func.linearize`` beside a retained graph, because the alternative wastes their work; every other model retains the
+graph of the transposed product, which is linear in its argument, so that differentiating it gives the product itself. Not kept,
+one forward pass with dual numbers gives the product, and its own graph the transposed one. Where forward mode is missing, the
+graph of the transposed product serves there too.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 from torch.autograd import forward_ad
 
+from .context import linearized
 from .vectors import Tensors
 
 if TYPE_CHECKING:
     from .functions import TorchFunctions, TorchPoint
 
-Tensor = torch.Tensor
+
 
 
 class JacobianEngine:
@@ -83,15 +85,15 @@ class Linearized(JacobianEngine):
     """``J v`` by ``torch.func.linearize``."""
 
     sentence = (
-        "Gauss-Newton products apply the outputs linearised once by torch.func.linearize and run backward through a retained graph, "
+        "Gauss-Newton products apply the outputs linearised once by torch.func.linearize and run backward through a retained "
+        "graph, "
         "which spares the double reverse pass through convolutions"
     )
 
     def __init__(self, functions: TorchFunctions, point: TorchPoint, batch: Any) -> None:
         super().__init__(functions, point, batch)
         with functions.frozen_randomness():
-            _, self._apply = torch.func.linearize(lambda leaves: functions.pure_outputs(leaves, point.rest, batch), point.leaves)
-        self._apply(tuple(torch.zeros_like(leaf) for leaf in point.leaves))  # the first call folds constants: do it here, once
+            _, self._apply = linearized(lambda leaves: functions.pure_outputs(leaves, point.rest, batch), point.leaves)
 
     def jvp(self, v: Tensors) -> Tensor:
         """Jacobian times `v`."""
@@ -117,23 +119,29 @@ class Dual(JacobianEngine):
 
 def jacobian_engine(functions: TorchFunctions, point: TorchPoint, batch: Any, num_products: int | None) -> JacobianEngine:
     """The engine for that many products, or for one that is kept (None)."""
-    if num_products is None and functions.convolutions and not functions.linearize_failure:
+    if num_products is None and functions.convolutions and functions.repays_linearizing(batch):
         try:
-            return Linearized(functions, point, batch)
+            engine: JacobianEngine = Linearized(functions, point, batch)
+            functions.verify_linearized("jacobian", lambda v: (engine.jvp(v),), lambda v: (_double(functions, point, batch, v),), point)
+            return engine
         except (RuntimeError, NotImplementedError, TypeError, AssertionError) as error:
             functions.linearize_failure = type(error).__name__
     if num_products is not None and (num_products == 1 or functions.convolutions) and not functions.forward_mode_failure:
-        engine = Dual(functions, point, batch)
+        dual = Dual(functions, point, batch)
         try:
-            _probe_forward_mode(functions, engine, point)
-            return engine
+            _probe_forward_mode(functions, dual, point)
+            return dual
         except (RuntimeError, NotImplementedError) as error:
             functions.forward_mode_failure = type(error).__name__
     sentence = "Gauss-Newton products run backward twice through a graph of the outputs that is "
     sentence += "retained" if num_products is None else "built anew in each product"
     if functions.linearize_failure or functions.forward_mode_failure:
-        sentence += ", because the model has no forward-mode derivative"
+        sentence += ", because the model has no usable forward-mode derivative"
     return DoubleReverse(functions, point, batch, sentence)
+
+
+def _double(functions: TorchFunctions, point: TorchPoint, batch: Any, v: Tensors) -> Tensor:
+    return DoubleReverse(functions, point, batch, "").jvp(v)
 
 
 def _probe_forward_mode(functions: TorchFunctions, engine: Dual, point: TorchPoint) -> None:

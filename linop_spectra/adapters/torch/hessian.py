@@ -1,9 +1,9 @@
 """Engines of Hessian products of one batch.
 
-Order of choice, by layer types and purpose only: a kept product retains the graph of the gradient and runs backward through
-it; with batch normalisation in evaluation mode it is the linearised gradient instead, because that graph is then slow; a product
-that is not kept builds the graph, uses it once and drops it. Reverse mode over forward mode is not used: it is silently wrong
-for layer normalisation.
+Order of choice, by layer types, sizes and purpose only. A kept product retains the graph of the gradient and runs backward
+through it; with batch normalisation in evaluation mode it is the linearised gradient instead where batches are large, because
+that graph is then slow. A product that is not kept builds the graph, uses it once and drops it. Reverse mode over forward mode is
+never used: it is silently wrong for layer normalisation.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from .context import linearized
 from .vectors import Tensors
 
 if TYPE_CHECKING:
@@ -30,9 +31,13 @@ class HessianEngine:
 
 def hessian_engine(functions: TorchFunctions, point: TorchPoint, batch: Any, num_products: int | None) -> HessianEngine:
     """The engine for that many products, or for one that is kept (None)."""
-    if num_products is None and functions.evaluated_batch_norm and not functions.linearize_failure:
+    if num_products is None and functions.evaluated_batch_norm and functions.repays_linearizing(batch):
         try:
-            return _linearized(functions, point, batch)
+            engine = _linearized(functions, point, batch)
+            functions.verify_linearized(
+                "hessian", engine.product, lambda v: _double_backward(functions, point, batch, 1).product(v), point
+            )
+            return engine
         except (RuntimeError, NotImplementedError, TypeError, AssertionError) as error:
             functions.linearize_failure = f"{type(error).__name__}"
     return _double_backward(functions, point, batch, num_products)
@@ -56,7 +61,7 @@ def _double_backward(functions: TorchFunctions, point: TorchPoint, batch: Any, n
 
     if num_products is None:
         sentence = "Hessian products run backward through a retained graph of the gradient"
-        if functions.evaluated_batch_norm:
+        if functions.linearize_failure:
             sentence += f", because linearising the gradient failed ({functions.linearize_failure})"
     else:
         sentence = "Hessian products run backward through a graph of the gradient that is built anew in each product"
@@ -70,16 +75,16 @@ def _linearized(functions: TorchFunctions, point: TorchPoint, batch: Any) -> Hes
         return functions.pure_loss(leaves, point.rest, batch)
 
     with functions.frozen_randomness():
-        gradient, apply = torch.func.linearize(torch.func.grad(loss), point.leaves)
+        _, apply = linearized(torch.func.grad(loss), point.leaves)
 
     def product(v: Tensors) -> Tensors:
-        return tuple(apply(v))
+        return tuple(row.detach() for row in apply(v))
 
-    apply(gradient)  # the first call folds constants: do it here, once
     return HessianEngine(
         product,
         loss_sum,
         num_terms,
-        "Hessian products apply the gradient linearised once by torch.func.linearize, which is faster than a retained graph where "
+        "Hessian products apply the gradient linearised once by torch.func.linearize, which is faster than a retained graph "
+        "where "
         "batch normalisation is in evaluation mode",
     )

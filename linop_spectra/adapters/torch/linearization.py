@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import torch
+from torch import Tensor
 
 from .gauss_newton import JacobianEngine, jacobian_engine
 from .hessian import HessianEngine, hessian_engine
@@ -33,38 +33,42 @@ class TorchLinearization:
 
     def __init__(self, functions: TorchFunctions, point: TorchPoint, batch: Any, num_products: int | None) -> None:
         self._functions, self._point, self._batch, self._num_products = functions, point, batch, num_products
+        self._sentences: dict[str, None] = {}
+        self._terms: float | None = None
 
     @cached_property
     def _hessian(self) -> HessianEngine:
-        return hessian_engine(self._functions, self._point, self._batch, self._num_products)
+        engine = hessian_engine(self._functions, self._point, self._batch, self._num_products)
+        self._sentences[engine.sentence] = None
+        self._terms = engine.num_terms
+        return engine
 
     @cached_property
     def _jacobian(self) -> JacobianEngine:
-        return jacobian_engine(self._functions, self._point, self._batch, self._num_products)
+        engine = jacobian_engine(self._functions, self._point, self._batch, self._num_products)
+        self._sentences[engine.sentence] = None
+        return engine
 
     @cached_property
-    def _output_loss(self) -> tuple[Product, float]:
+    def _output_hessian(self) -> Product:
         outputs = self._jacobian.outputs
-        _, num_terms = self._functions.checked_loss(outputs, self._batch)
-        return self._functions.loss.hessian_product(outputs, self._batch), num_terms
+        self._terms = self._functions.checked_loss(outputs, self._batch)[1]
+        return self._functions.loss.hessian_product(outputs, self._batch)
 
     @property
     def num_terms(self) -> float:
-        """Terms in the batch's loss, without another pass where one was made already."""
-        if "_hessian" in self.__dict__:
-            return self._hessian.num_terms
-        if "_jacobian" in self.__dict__:
-            return self._output_loss[1]
-        return self._functions.loss_sum(self._point, self._batch)[1]
+        """Terms in the batch's loss; after a product, without another pass."""
+        if self._terms is None:
+            self._terms = self._functions.loss_sum(self._point, self._batch)[1]
+        return self._terms
 
     @property
     def engine(self) -> str:
         """The engines that were used so far."""
-        used = [self._hessian.sentence] if "_hessian" in self.__dict__ else []
-        return "; ".join([*used, *([self._jacobian.sentence] if "_jacobian" in self.__dict__ else [])])
+        return "; ".join(self._sentences)
 
     @property
-    def outputs(self) -> torch.Tensor:
+    def outputs(self) -> Tensor:
         """The model's outputs."""
         return self._jacobian.outputs
 
@@ -75,18 +79,18 @@ class TorchLinearization:
             del self.__dict__["_hessian"]  # its graph is spent
         return product
 
-    def jvp(self, v: Tensors) -> torch.Tensor:
+    def jvp(self, v: Tensors) -> Tensor:
         """Jacobian of the outputs times `v`."""
         return self._jacobian.jvp(v)
 
-    def vjp(self, u: torch.Tensor) -> Tensors:
+    def vjp(self, u: Tensor) -> Tensors:
         """Transposed Jacobian of the outputs times `u`."""
         return self._jacobian.vjp(u)
 
-    def loss_hessian(self, u: torch.Tensor) -> torch.Tensor:
+    def loss_hessian(self, u: Tensor) -> Tensor:
         """Hessian of the summed loss in the outputs, times `u`."""
-        return self._output_loss[0](u)
+        return self._output_hessian(u)
 
-    def loss_gradient(self) -> torch.Tensor:
+    def loss_gradient(self) -> Tensor:
         """Gradient of the summed loss in the outputs."""
         return self._functions.loss.gradient(self.outputs, self._batch)

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 
-Tensor = torch.Tensor
 Product = Callable[[Tensor], Tensor]
 
 
@@ -144,9 +144,9 @@ class BinaryCrossEntropy(OutputLoss):
         s = torch.sigmoid(outputs.detach())
         curvature = s * (1 - s)
         if self.pos_weight is not None:
-            curvature = curvature * (1 + (_like(self.pos_weight, outputs) - 1) * batch[1].to(outputs.dtype))
+            curvature = curvature * (1 + (self.pos_weight.to(outputs) - 1) * batch[1].to(outputs.dtype))
         if self.weight is not None:
-            curvature = curvature * _like(self.weight, outputs)
+            curvature = curvature * self.weight.to(outputs)
         return lambda u: curvature * u
 
 
@@ -173,7 +173,9 @@ class CrossEntropy(OutputLoss):
         require_tensor(outputs)
         targets = batch[1]
         if not isinstance(targets, Tensor):
-            raise TypeError(f"The targets of a batch are a {type(targets).__name__}, but cross-entropy needs an array of classes.")
+            raise TypeError(
+                f"The targets of a batch are a {type(targets).__name__}, but cross-entropy needs an array of classes."
+            )
         if outputs.ndim == 0:
             raise ValueError("The model's outputs are a single number, but cross-entropy needs one logit for each class.")
         axis, classes = _class_axis(outputs), outputs.shape[_class_axis(outputs)]
@@ -194,7 +196,8 @@ class CrossEntropy(OutputLoss):
             valid = targets[targets != self.ignore_index]
             if valid.numel() and not 0 <= int(valid.min()) <= int(valid.max()) < classes:
                 raise ValueError(
-                    f"The targets hold classes from {int(valid.min())} to {int(valid.max())}, but the model has outputs for {classes} "
+                    f"The targets hold classes from {int(valid.min())} to {int(valid.max())}, but the model has outputs for "
+                    f"{classes} "
                     f"classes, numbered from 0; positions to be left out are marked {self.ignore_index}."
                 )
         refuse_probabilities(outputs, axis)

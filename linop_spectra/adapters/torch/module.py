@@ -6,11 +6,10 @@ import copy
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..common import listed, matching_names
 from .modes import check_batch_norm, refuse_stochastic, set_batch_norm
-
-Tensor = torch.Tensor
 
 
 class _Program(torch.nn.Module):
@@ -57,7 +56,8 @@ def private_copy(model: Any) -> Any:
         return copy.deepcopy(model, memo)
     except Exception as error:
         raise TypeError(
-            f"The argument model ({type(model).__name__}) cannot be copied by copy.deepcopy ({type(error).__name__}: {error}); remove "
+            f"The argument model ({type(model).__name__}) cannot be copied by copy.deepcopy ({type(error).__name__}: {error}); "
+            "remove "
             "what cannot be copied from its attributes, so that later training does not change the objective."
         ) from error
 
@@ -73,7 +73,9 @@ def trainable_parameters(model: Any, patterns: str | list[str] | None) -> dict[s
     everything = dict(model.named_parameters(remove_duplicate=False))
     for name, parameter in everything.items():
         if isinstance(parameter, torch.nn.parameter.UninitializedTensorMixin):
-            raise ValueError(f"The parameter {name!r} has no shape yet: the model has a lazy layer; run one batch through it first.")
+            raise ValueError(
+                f"The parameter {name!r} has no shape yet: the model has a lazy layer; run one batch through it first."
+            )
     trainable = {name: parameter for name, parameter in everything.items() if parameter.requires_grad}
     if not trainable:
         raise ValueError("The argument model has no parameter that requires a gradient; set requires_grad on those that count.")
@@ -88,7 +90,8 @@ def trainable_parameters(model: Any, patterns: str | list[str] | None) -> dict[s
     for name, parameter in chosen.items():
         if not parameter.is_floating_point():
             raise TypeError(
-                f"The parameter {name!r} has dtype {parameter.dtype}, but curvature needs real floating parameters; leave it out with "
+                f"The parameter {name!r} has dtype {parameter.dtype}, but curvature needs real floating parameters; leave it "
+                "out with "
                 "parameters=, or set its requires_grad to False."
             )
         if parameter.numel() == 0:
@@ -97,7 +100,9 @@ def trainable_parameters(model: Any, patterns: str | list[str] | None) -> dict[s
     if len(devices) > 1:
         raise ValueError(f"The parameters are on several devices ({', '.join(devices)}); move the model to one of them.")
     if devices == ["meta"]:
-        raise ValueError(f"The parameters {listed(list(chosen))} are on the device 'meta' and hold no numbers; load the model first.")
+        raise ValueError(
+            f"The parameters {listed(list(chosen))} are on the device 'meta' and hold no numbers; load the model first."
+        )
     return chosen
 
 
@@ -120,8 +125,8 @@ class PureModule:
         model = unwrapped(model)
         refuse_stochastic(model)
         check_batch_norm(model, batch_norm)
-        names = list(trainable_parameters(model, patterns))
         own = private_copy(model)
+        names = list(trainable_parameters(own, patterns))
         set_batch_norm(own, batch_norm)
         # Recurrent layers hold their weights in a list of their own, which a substitution does not reach.
         for module in own.modules():

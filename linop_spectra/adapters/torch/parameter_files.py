@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pathlib
 from collections.abc import Mapping
@@ -32,16 +33,19 @@ def read_parameters(path: str | os.PathLike[str]) -> dict[str, Any]:
             state = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:
             raise ValueError(
-                f"The file {str(file)!r} cannot be read with weights only ({type(error).__name__}); save model.state_dict(), not the model."
+                f"The file {str(file)!r} cannot be read with weights only ({type(error).__name__}); save model.state_dict(), "
+                "not the model."
             ) from error
     elif file.suffix == ".npz":
         with np.load(file, allow_pickle=False) as archive:
             state = {name: archive[name] for name in archive.files}
     elif file.suffix == ".safetensors":
         try:
-            from safetensors.torch import load_file
+            load_file = importlib.import_module("safetensors.torch").load_file
         except ImportError as error:
-            raise ImportError(f"Reading {str(file)!r} needs the package safetensors; install it with pip install safetensors.") from error
+            raise ImportError(
+                f"Reading {str(file)!r} needs the package safetensors; install it with pip install safetensors."
+            ) from error
         state = load_file(file)
     else:
         raise ValueError(f"The file {str(file)!r} is of no known kind; parameters come from .pt, .npz or .safetensors files.")
@@ -49,7 +53,9 @@ def read_parameters(path: str | os.PathLike[str]) -> dict[str, Any]:
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]
     if not isinstance(state, Mapping):
-        raise ValueError(f"The file {str(file)!r} holds a {type(state).__name__}, but should hold a state dict of names and arrays.")
+        raise ValueError(
+            f"The file {str(file)!r} holds a {type(state).__name__}, but should hold a state dict of names and arrays."
+        )
     return dict(state)
 
 

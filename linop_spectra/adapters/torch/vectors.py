@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ...backends import Array, Backend
 from ..common import listed
 
-Tensors = tuple[torch.Tensor, ...]
-_NUMPY_TYPES = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
+Tensors = tuple[Tensor, ...]
+_NUMPY_TYPES: dict[Any, np.dtype] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 
 
 class _WritableView:
@@ -23,7 +24,7 @@ class _WritableView:
         self.__array_interface__ = {**array.__array_interface__, "data": (array.__array_interface__["data"][0], False)}
 
 
-def as_tensor(vector: Any) -> torch.Tensor:
+def as_tensor(vector: Any) -> Tensor:
     """A tensor that shares memory with an array of the core; it must not be written to unless the array may be."""
     if isinstance(vector, np.ndarray):
         return torch.from_numpy(vector if vector.flags.writeable else np.asarray(_WritableView(vector)))
@@ -37,7 +38,7 @@ class Layout:
     differentiated: the parameters' own, but float32 for half precision.
     """
 
-    def __init__(self, parameters: Mapping[str, torch.Tensor], backend: Backend) -> None:
+    def __init__(self, parameters: Mapping[str, Tensor], backend: Backend) -> None:
         self.names = tuple(parameters)
         self.shapes = tuple(tuple(p.shape) for p in parameters.values())
         self.sizes = tuple(p.numel() for p in parameters.values())
@@ -52,7 +53,7 @@ class Layout:
         self.blocks = {name: slice(end - size, end) for name, size, end in zip(self.names, self.sizes, ends, strict=True)}
         self._uniform = len({*self.leaf_dtypes, self.vector_dtype}) == 1
 
-    def split(self, flat: torch.Tensor) -> Tensors:
+    def split(self, flat: Tensor) -> Tensors:
         """Views of a flat tensor in the parameters' shapes; copies only where a parameter has another type."""
         pieces = tuple(piece.view(shape) for piece, shape in zip(flat.split(self.sizes), self.shapes, strict=True))
         if self._uniform:
@@ -67,7 +68,7 @@ class Layout:
         """A sum of tensors that ends in `out`."""
         return TensorSum(self, out)
 
-    def flat(self, tensors: Sequence[torch.Tensor]) -> Array:
+    def flat(self, tensors: Sequence[Tensor]) -> Array:
         """Tensors as a new vector of the core."""
         out = self.backend.empty((self.num_parameters,), self.dtype)
         total = self.accumulator(out)
@@ -77,10 +78,11 @@ class Layout:
 
     def leaves(self, vector: Any) -> Tensors:
         """The parameters that a user's vector holds, copied and checked."""
-        tensor = vector.detach() if isinstance(vector, torch.Tensor) else as_tensor(self.backend.asarray(vector))
+        tensor = vector.detach() if isinstance(vector, Tensor) else as_tensor(self.backend.asarray(vector))
         if tuple(tensor.shape) != (self.num_parameters,):
             raise ValueError(
-                f"A parameter vector of this objective has shape ({self.num_parameters},), but the one given has {tuple(tensor.shape)}."
+                f"A parameter vector of this objective has shape ({self.num_parameters},), but the one given has "
+                f"{tuple(tensor.shape)}."
             )
         if tensor.dtype.is_complex:
             raise TypeError("A parameter vector must be real, but the one given is complex.")
@@ -102,13 +104,15 @@ class Layout:
                 raise ValueError(f"{len(values)} arrays were given, but this objective has {len(self.names)} parameters.")
         leaves = []
         for name, value, shape, dtype in zip(self.names, values, self.shapes, self.leaf_dtypes, strict=True):
-            tensor = value.detach() if isinstance(value, torch.Tensor) else torch.as_tensor(np.array(value))
+            tensor = value.detach() if isinstance(value, Tensor) else torch.as_tensor(np.array(value))
             if tuple(tensor.shape) != shape:
-                raise ValueError(f"The parameter {name!r} has shape {shape}, but the array given for it has {tuple(tensor.shape)}.")
+                raise ValueError(
+                    f"The parameter {name!r} has shape {shape}, but the array given for it has {tuple(tensor.shape)}."
+                )
             leaves.append(tensor.to(self.device, dtype, copy=True))
         return tuple(leaves)
 
-    def unflatten(self, vector: Any) -> dict[str, torch.Tensor]:
+    def unflatten(self, vector: Any) -> dict[str, Tensor]:
         """A vector as named tensors of the parameters' shapes and types of differentiation, copied."""
         return dict(zip(self.names, self.leaves(vector), strict=True))
 
