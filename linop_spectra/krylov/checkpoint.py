@@ -59,11 +59,10 @@ class Checkpoint:
 
     def write(self, run: LanczosResult) -> None:
         """Append new vectors, then replace the header. A full disk is said once and does not end the run."""
-        if not self._usable:
+        vectors = run.vectors
+        if not self._usable or vectors is None:
             return
         scalars, arrays = run._to_file()
-        vectors = run.vectors
-        assert vectors is not None
         try:
             if vectors.bases:
                 self._append_rows(vectors, int(run.num_steps) + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import time
@@ -216,6 +217,7 @@ def _carry_on(
                     keep("interrupted", force=False)
             state.fetch()
         except KeyboardInterrupt:
+            state.fetch()
             if not state.alphas:
                 raise
             status = "interrupted"
@@ -226,6 +228,8 @@ def _carry_on(
                 f"{error}; the {step} steps before it are kept in .partial.", partial("interrupted"), step
             ) from error
         except Exception as error:
+            with contextlib.suppress(ProductError):
+                state.fetch()
             step = len(state.alphas)
             if step == 0 or (isinstance(error, ValueError) and "not symmetric" in str(error)):
                 raise

@@ -53,6 +53,7 @@ class Recurrence:
         self._pending: list[list[tuple[int, Scalar, Scalar, Scalar]]] = []
         self._square: list[Scalar] = [0.0] * self.num_probes
         self._last_beta: list[Scalar] = [0.0] * self.num_probes
+        self._consistent = True
         self._work = self.backend.empty((self.n,), operator.dtype)
         self._bases: list[Basis] = []
         self._previous: Array = None
@@ -122,7 +123,10 @@ class Recurrence:
         self.num_matvecs += len(active)
         if self.measure_noise and j == 1:
             self._measure_repeat_error(active[0], j, products[:, 0])
+        # An interruption from here on may leave some probes a step ahead of others.
+        self._consistent = False
         self._pending.append([(probe, *self._advance(probe, j, products[:, column])) for column, probe in enumerate(active)])
+        self._consistent = True
         if self.backend.eager_scalars or len(self._pending) >= _STEPS_BETWEEN_FETCHES:
             self.fetch()
 
@@ -196,6 +200,7 @@ class Recurrence:
         pending, self._pending = self._pending, []
         if not pending:
             return
+        self._consistent = False  # until every pending step has been found sound
         flat = [number for step in pending for _, *numbers in step for number in numbers]
         values = iter(np.real(backend.fetch(flat)).astype(np.float64).reshape(-1, 3))
         if not isinstance(self.repeat_error, float):
@@ -219,6 +224,7 @@ class Recurrence:
                 if not betas[probe] > _BREAKDOWN * np.finfo(self.operator.dtype).eps * scale:
                     betas[probe] = 0.0
                     self.finished[probe] = True
+        self._consistent = True
 
     def _judge(self, probe: int, alpha: float, beta: float, asymmetry: float) -> None:
         step = len(self.alphas) + 1
@@ -240,7 +246,9 @@ class Recurrence:
         """The run so far as a result."""
         shape = (len(self.alphas), self.num_probes)
         alphas, betas = np.reshape(self.alphas, shape).T.copy(), np.reshape(self.betas, shape).T.copy()
-        vectors = KrylovVectors(bases=tuple(self._bases), previous=self._previous, current=self._current)
+        # A basis keeps the vectors of every step; two vectors that are a step ahead of the coefficients are of no use.
+        usable = self.full or self._consistent
+        vectors = KrylovVectors(tuple(self._bases), self._previous, self._current) if usable else None
         return LanczosResult(
             alphas=alphas, betas=betas, num_steps_taken=self.taken.copy(), dimension=self.n, dtype=str(self.operator.dtype),
             seed=seed, start_norms=start_norms, reorthogonalize="full" if self.full else "none", status=status,
