@@ -17,6 +17,7 @@ import pathlib
 import resource
 import sys
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,15 +71,17 @@ def train_network(images: torch.Tensor, labels: torch.Tensor, seed: int) -> nn.M
     return model
 
 
-def seconds_of(function: Any, repeats: int = 5) -> float:
-    """The fastest of a few calls, after one to warm up."""
-    function()
-    times = []
-    for _ in range(repeats):
-        began = time.perf_counter()
+def fastest(functions: Sequence[Callable[[], Any]], repeats: int = 7) -> list[float]:
+    """The fastest of a few calls of each function, taken in turns so that a busy machine slows all of them alike."""
+    for function in functions:
         function()
-        times.append(time.perf_counter() - began)
-    return min(times)
+    times = np.empty((repeats, len(functions)))
+    for row in times:
+        for position, function in enumerate(functions):
+            began = time.perf_counter()
+            function()
+            row[position] = time.perf_counter() - began
+    return [float(best) for best in times.min(axis=0)]
 
 
 def main() -> int:
@@ -106,13 +109,12 @@ def main() -> int:
             loss = nn.functional.cross_entropy(model(images[batch]), labels[batch], reduction="sum") / len(labels)
             torch.autograd.grad(loss, list(model.parameters()))
 
-    gradient_seconds = seconds_of(plain_gradient)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     hessian = ls.objective(model, "cross_entropy", (images, labels), batch_size=BATCH).hessian()
     result = ls.spectral_density(hessian, num_steps=options.steps, num_probes=1, seed=options.seed, progress=sys.stderr.isatty())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     vector = np.random.default_rng(options.seed).standard_normal(result.dimension).astype(np.float32)
-    product_seconds = seconds_of(lambda: hessian @ vector)
+    gradient_seconds, product_seconds = fastest([plain_gradient, lambda: hessian @ vector])
 
     numbers = {
         **summarise(result),

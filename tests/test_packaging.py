@@ -58,7 +58,7 @@ def test_root_link_refuses_import_in_one_sentence(name):
 
 
 def test_import_is_light():
-    heavy = "{'torch', 'jax', 'tensorflow', 'keras', 'cupy', 'cupyx', 'matplotlib', 'tqdm', 'sklearn', 'argparse'}"
+    heavy = "{'torch', 'jax', 'tensorflow', 'keras', 'cupy', 'cupyx', 'matplotlib', 'tqdm', 'sklearn'}"
     code = f"import sys, linop_spectra; print(sorted({heavy} & {{name.split('.')[0] for name in sys.modules}} - before))"
     done = run("-c", "import numpy, scipy, sys; before = {name.split('.')[0] for name in sys.modules}; " + code, cwd=ROOT)
     assert done.stdout.strip() == "[]", done.stderr

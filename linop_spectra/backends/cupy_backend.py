@@ -87,12 +87,16 @@ class CupyBackend:
 
     def dot(self, x: Any, y: Any) -> Any:
         """Inner product summed in double precision, as a 0-d array on the device."""
-        wide = np.complex128 if x.dtype.kind == "c" else np.float64
-        return self._xp.sum(self._xp.conj(x) * y, dtype=wide) if x.dtype.kind == "c" else self._xp.sum(x * y, dtype=wide)
+        if x.dtype.kind == "c":
+            return self._xp.sum(self._xp.multiply(self._xp.conj(x), y, dtype=np.complex128))
+        return self._xp.sum(self._xp.multiply(x, y, dtype=np.float64))
 
     def norm(self, x: Any) -> Any:
-        """Euclidean norm as a 0-d array on the device."""
-        return self._xp.sqrt(self._xp.real(self.dot(x, x)))
+        """Euclidean norm as a 0-d array on the device; scaled, so that squares neither over- nor underflow."""
+        largest = self._xp.max(self._xp.abs(x)).astype(np.float64)
+        scale = self._xp.where(largest > 0, largest, 1.0)
+        scaled = self._xp.abs(x) / scale
+        return scale * self._xp.sqrt(self._xp.sum(scaled * scaled))
 
     def axpy(self, a: Any, x: Any, y: Any) -> None:
         """``y += a x`` in place."""

@@ -89,7 +89,7 @@ def _analyse(
 
 
 def _table(numbers: dict[str, Any], key: str) -> list[list[str]]:
-    columns = [["", "largest eigenvalue ± residual", "smallest eigenvalue ± residual", "trace", "negative mass",
+    columns = [["", "largest eigenvalue", "smallest eigenvalue", "trace", "negative mass",
                 "outliers (C − 1 = 9)", "gradient in the top C − 1"]]
     for stage, when in STAGES.items():
         one = numbers[stage][key]

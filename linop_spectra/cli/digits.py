@@ -8,7 +8,7 @@ from typing import Any
 from .._progress import ProgressBar
 
 NUM_CLASSES = 10
-EPOCHS = 40
+EPOCHS = 10
 BATCH = 64
 LEARNING_RATE = 0.05
 
@@ -41,16 +41,16 @@ def load_digits(seed: int) -> Digits:
 
 
 def make_network(seed: int) -> Any:
-    """Two convolutions and a linear layer, 9,930 parameters; smooth, so that its Hessian is its curvature everywhere."""
+    """Two convolutions and a linear layer, 6,586 parameters; smooth, so that its Hessian is its curvature everywhere."""
     import torch
     from torch import nn
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return nn.Sequential(
-            nn.Conv2d(1, 16, 3, padding=1), nn.GELU(), nn.AvgPool2d(2),
-            nn.Conv2d(16, 32, 3, padding=1), nn.GELU(),
-            nn.Flatten(), nn.Linear(32 * 4 * 4, NUM_CLASSES),
+            nn.Conv2d(1, 12, 3, padding=1), nn.GELU(), nn.AvgPool2d(2),
+            nn.Conv2d(12, 24, 3, padding=1), nn.GELU(),
+            nn.Flatten(), nn.Linear(24 * 4 * 4, NUM_CLASSES),
         )  # fmt: skip
 
 

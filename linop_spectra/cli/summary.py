@@ -25,6 +25,8 @@ def summarise(result: Any) -> dict[str, Any]:
     trace = result.trace()
     low, high = trace.confidence_interval(LEVEL)
     negative = result.negative_mass()
+    # A residual holds in exact arithmetic; the noise floor is what rounding adds.
+    rounding = result.noise_floor
     return {
         "dimension": result.dimension,
         "num_steps": result.num_steps,
@@ -33,8 +35,8 @@ def summarise(result: Any) -> dict[str, Any]:
         "seconds": result.seconds,
         "status": result.status,
         "converged": result.converged,
-        "largest_eigenvalue": {"value": largest, "residual_norm": largest_residual},
-        "smallest_eigenvalue": {"value": smallest, "residual_norm": smallest_residual},
+        "largest_eigenvalue": {"value": largest, "error": largest_residual + rounding, "residual_norm": largest_residual},
+        "smallest_eigenvalue": {"value": smallest, "error": smallest_residual + rounding, "residual_norm": smallest_residual},
         "trace": {
             "value": trace.value, "low": low, "high": high, "level": LEVEL,
             "standard_error": trace.standard_error, "quadrature_error": trace.quadrature_error,
@@ -44,7 +46,7 @@ def summarise(result: Any) -> dict[str, Any]:
         "num_outliers": len(result.outliers()),
         "outliers": [
             {
-                "value": outlier.value, "residual_norm": outlier.residual_norm,
+                "value": outlier.value, "error": outlier.residual_norm + rounding, "residual_norm": outlier.residual_norm,
                 "weight": outlier.weight, "multiplicity": outlier.multiplicity,
             }
             for outlier in result.outliers()
@@ -78,8 +80,8 @@ def rows(numbers: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def eigenvalue(entry: dict[str, float]) -> str:
-    """An eigenvalue with its residual."""
-    return f"{entry['value']:.6g} ± {entry['residual_norm']:.1g}"
+    """An eigenvalue with its error: residual and rounding."""
+    return f"{entry['value']:.6g} ± {entry['error']:.1g}"
 
 
 def interval(entry: dict[str, float]) -> str:

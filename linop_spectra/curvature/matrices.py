@@ -55,17 +55,17 @@ class CurvatureOperator(LinearOperator):
         functions = self.objective.functions
         n, k = x.shape
         rows = self.backend.empty((k, n), self.dtype)
-        columns = [functions.to_native(x[:, j]) for j in range(k)]
-        totals = [functions.accumulator(rows[j]) for j in range(k)]
         terms = 0.0
         with functions.session():
+            columns = [functions.to_native(x[:, j]) for j in range(k)]
+            totals = [functions.accumulator(rows[j]) for j in range(k)]
             for linearization in self._linearizations(k):
                 for v, total in zip(columns, totals, strict=True):
                     total.add(self._product_of_batch(linearization, v))
                 terms += linearization.num_terms
-        factor = self.objective.scale(terms)
-        for total in totals:
-            total.finish(factor)
+            factor = self.objective.scale(terms)
+            for total in totals:
+                total.finish(factor)
         if self.objective.weight_decay:
             rows += self.objective.weight_decay * x.T
         self._started = True

@@ -57,7 +57,6 @@ class Objective:
     @property
     def num_examples(self) -> int:
         """Examples in the data; for a loader this may cost the first pass over it."""
-        self.data.plan(self.point)
         return self.data.num_examples
 
     @property
@@ -117,11 +116,11 @@ class Objective:
     def gradient(self) -> Array:
         """Gradient of `value`, as a vector of shape (num_parameters,)."""
         out = self.functions.backend.empty((self.num_parameters,), self.dtype)
-        total, terms = self.functions.accumulator(out), 0.0
         with self.functions.session():
+            total, terms = self.functions.accumulator(out), 0.0
             for batch in self.batches():
                 terms += self.functions.add_gradient(self.point, batch, total)[1]
-        total.finish(self.scale(terms))
+            total.finish(self.scale(terms))
         if self.weight_decay:
             out += self.weight_decay * self.parameters()
         return out

@@ -11,11 +11,10 @@ from ..operators import LinearOperator
 from .basis import Basis, basis_from, remove_components
 from .result import KrylovVectors, LanczosResult
 
-# A Gram-Schmidt pass that leaves less than this share of the norm is repeated (Daniel, Gragg, Kaufman and Stewart, 1976).
-_DGKS_SQUARE = 0.5
 # Steps between two looks at the scalars of a device.
 _STEPS_BETWEEN_FETCHES = 8
-_BREAKDOWN = 2.0
+# A residual is rounding when it is this many units of it: of the whole operator, or of the product it was left over from.
+_GLOBAL_ROUNDING, _LOCAL_ROUNDING = 0.5, 50.0
 
 
 class ProductError(Exception):
@@ -51,7 +50,7 @@ class Recurrence:
         self.repeat_error: Scalar = float("nan")
         self.num_matvecs = 0
         self._pending: list[list[tuple[int, Scalar, Scalar, Scalar]]] = []
-        self._square: list[Scalar] = [0.0] * self.num_probes
+        self._sum: list[Scalar] = [0.0] * self.num_probes
         self._last_beta: list[Scalar] = [0.0] * self.num_probes
         self._consistent = True
         self._work = self.backend.empty((self.n,), operator.dtype)
@@ -86,7 +85,7 @@ class Recurrence:
         k = run.num_steps
         for probe in range(run.num_probes):
             for alpha, beta in zip(*run.jacobi(probe), strict=True):
-                state._square[probe] = state._square[probe] + (alpha * alpha + beta * beta)
+                state._sum[probe] = state._sum[probe] + (abs(alpha) + beta)
             state.finished[probe] = k > 0 and (state.taken[probe] < k or run.betas[probe, -1] == 0.0)
             state._last_beta[probe] = run.betas[probe, -1] if k else 0.0
         if full:
@@ -157,16 +156,17 @@ class Recurrence:
             basis = self._bases[probe]
             removed = remove_components(basis, w, j + 1)
             # In exact arithmetic only rounding is left to remove. Far-back components say that A is not Hermitian.
-            asymmetry = self._square_sum(removed, j - 1) ** 0.5
+            asymmetry = self._size(removed, j - 1)
             beta = backend.reduce(backend.norm(w))
-            lost = self._square_sum(removed, j + 1)
-            if not backend.eager_scalars or not beta * beta >= _DGKS_SQUARE * (beta * beta + lost):
+            # Repeated when less than 1/sqrt(2) of the norm is left (Daniel, Gragg, Kaufman and Stewart, 1976).
+            if not backend.eager_scalars or not beta >= self._size(removed, j + 1):
                 remove_components(basis, w, j + 1)
                 beta = backend.reduce(backend.norm(w))
         else:
             beta = backend.reduce(backend.norm(w))
-        self._square[probe] = self._square[probe] + (alpha * alpha + beta * beta)
-        inverse = backend.safe_reciprocal(beta, self._threshold(probe))
+        self._sum[probe] = self._sum[probe] + (abs(alpha) + beta)
+        local = abs(alpha) + self._last_beta[probe]
+        inverse = backend.safe_reciprocal(beta, self._rounding(self._sum[probe], local))
         if self.full:
             backend.scale_into(w, inverse, self._bases[probe].append())
         else:
@@ -175,18 +175,22 @@ class Recurrence:
         self._last_beta[probe] = beta
         return alpha, beta, asymmetry
 
-    def _square_sum(self, removed: list[Array], length: int) -> Scalar:
+    def _size(self, removed: list[Array], length: int) -> Scalar:
+        """Size of the first removed components: norms of the chunks, added up, so that nothing is squared twice."""
         total: Scalar = 0.0
         for coefficients in removed:
             if length <= 0:
                 break
             kept = coefficients[:length]
-            total = total + self.backend.dot(kept, kept).real
+            total = total + self.backend.norm(kept)
             length -= coefficients.shape[0]
         return total
 
-    def _threshold(self, probe: int) -> Scalar:
-        return _BREAKDOWN * float(np.finfo(self.operator.dtype).eps) * self._square[probe] ** 0.5
+    def _rounding(self, everything: Scalar, local: Scalar) -> Scalar:
+        """Size below which a residual is rounding, from sums of the coefficients of all steps and of this one."""
+        # The sum of both stands for the larger: a device compares without asking the host.
+        terms = _GLOBAL_ROUNDING * everything + _LOCAL_ROUNDING * local
+        return float(np.finfo(self.operator.dtype).eps) * terms
 
     def _measure_repeat_error(self, probe: int, j: int, product: Array) -> None:
         # Three is no power of two: rounding falls differently, so the distance shows rounding as well as randomness.
@@ -206,6 +210,8 @@ class Recurrence:
         if not isinstance(self.repeat_error, float):
             self.repeat_error = float(np.real(backend.to_numpy(self.repeat_error)))
         for step in pending:
+            if self.exhausted:
+                break  # a device went on with zero vectors after the last breakdown
             alphas, betas = np.zeros(self.num_probes), np.zeros(self.num_probes)
             running = [probe for probe, *_ in step]
             for probe in running:
@@ -216,12 +222,13 @@ class Recurrence:
             self.alphas.append(alphas)
             self.betas.append(betas)
             for probe in running:
-                if self.finished[probe]:  # after a breakdown a device went on with zero vectors
+                if self.finished[probe]:  # zero vectors here too
                     alphas[probe] = betas[probe] = 0.0
                     continue
                 self.taken[probe] += 1
-                scale = float(np.sqrt(sum(a[probe] ** 2 + b[probe] ** 2 for a, b in zip(self.alphas, self.betas, strict=True))))
-                if not betas[probe] > _BREAKDOWN * np.finfo(self.operator.dtype).eps * scale:
+                everything = sum(abs(a[probe]) + b[probe] for a, b in zip(self.alphas, self.betas, strict=True))
+                before = self.betas[-2][probe] if len(self.betas) > 1 else 0.0
+                if not betas[probe] > self._rounding(everything, abs(alphas[probe]) + before):
                     betas[probe] = 0.0
                     self.finished[probe] = True
         self._consistent = True

@@ -26,7 +26,8 @@ def spectrum(
     """Draw a spectrum with its error bars.
 
     The bulk is a density (blue, logarithmic axis on the left) inside its confidence band. Each outlier is a stick (orange) at
-    its eigenvalue, as high as its share of the eigenvalues (axis on the right), with its residual as a horizontal error bar.
+    its eigenvalue, as high as its share of the eigenvalues (axis on the right); its residual and the noise floor, which rounding
+    adds, are a horizontal error bar.
     Eigenvalues smaller than the noise floor have no known sign: that zone is grey. The density axis ends where less than one
     eigenvalue would lie in the whole bulk.
 
@@ -107,11 +108,11 @@ def _draw_outliers(ax: Axes, result: Any, view: View) -> Axes | None:
     right.tick_params(labelsize=SMALL, colors=OUTLIER, which="both")
     values = np.array([outlier.value for outlier in outliers])
     weights = np.maximum([outlier.weight for outlier in outliers], view.bottom)
-    errors = np.array([outlier.residual_norm for outlier in outliers])
+    errors = np.array([outlier.residual_norm for outlier in outliers]) + float(result.noise_floor)
     right.vlines(values, view.bottom, weights, color=OUTLIER, linewidth=1.2, gid="outliers")
     right.errorbar(
         values, weights, xerr=errors, fmt="o", markersize=3.5, color=OUTLIER, ecolor=OUTLIER, elinewidth=1.0, capsize=2.5,
-        label=f"{len(values)} outlier{'s' if len(values) != 1 else ''} ± residual", gid="errors",
+        label=f"{len(values)} outlier{'s' if len(values) != 1 else ''} ± error", gid="errors",
     )
     return right
 

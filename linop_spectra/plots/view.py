@@ -53,10 +53,8 @@ class View:
         if xscale not in ("auto", "linear", "asinh"):
             raise ValueError(f"The argument xscale is {xscale!r}; pass 'auto', 'linear' or 'asinh'.")
         edges = np.asarray(result.bulk_edges(), dtype=float)
-        points = np.concatenate([edges, [outlier.value for outlier in result.outliers()]])
+        points = np.concatenate([edges, np.asarray(result.nodes, dtype=float)])
         points = points[np.isfinite(points)]
-        if not points.size:
-            points = np.asarray(result.nodes, dtype=float)
         low, high = float(points.min()), float(points.max())
         span = high - low
         bulk = float(np.ptp(edges)) if np.all(np.isfinite(edges)) else span

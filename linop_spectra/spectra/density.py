@@ -387,24 +387,25 @@ class SpectralDensity:
 
     @functools.cached_property
     def _edges(self) -> Edges:
-        return bulk_edges(self.run, self.deflation)
+        return bulk_edges(self.run, self.deflation, self.noise_floor)
 
     def bulk_edges(self) -> tuple[float, float]:
-        """Ends of the bulk, from the tail of the Jacobi coefficients: ``alpha -+ 2 beta`` of its limits."""
+        """Ends of the bulk: the last nodes that are not outliers, by the tail of the Jacobi coefficients and the gaps there."""
         return self._edges.low, self._edges.high
 
     def outliers(self) -> tuple[Outlier, ...]:
         """Isolated converged eigenvalues outside the bulk, ascending, each with its residual.
 
-        An eigenvalue counts when it lies beyond the edge by the 99 % Tracy-Widom width and the uncertainty of the edge.
+        An eigenvalue counts when it lies beyond the edge that the tail of the Jacobi coefficients shows (and its
+        uncertainty), and keeps a distance from the bulk that neighbours at an edge do not keep. A bulk with long tails has no
+        clear edge, and the number of outliers then depends on how far the run has resolved it.
         """
         d = self.deflation
         return tuple(
             Outlier(
                 atom.value, atom.residual, 1 / d.n if atom.value in d.pinned else atom.weight, atom.weight * d.n, atom.simple
             )
-            for atom in d.atoms
-            if self._edges.outside(atom.value, atom.residual)
+            for atom in (d.atoms[i] for i in self._edges.outliers)
         )
 
     def extreme_eigenvalues(self) -> tuple[tuple[float, float], tuple[float, float]]:

@@ -139,7 +139,7 @@ def test_parameters_by_name():
     frozen = ls.objective(model, "cross_entropy", (x, y))
     assert frozen.functions.names == ("2.weight", "2.bias")
     for patterns in ("head.*", "0.*"):
-        with pytest.raises(ValueError, match=f"'{patterns[0]}.*available are '2.weight', '2.bias'"):
+        with pytest.raises(ValueError, match=rf"'{patterns[0]}.*available are '2.weight', '2.bias'"):
             ls.objective(model, "cross_entropy", (x, y), parameters=patterns)
     with pytest.raises(ValueError, match="no parameter that requires a gradient"):
         ls.objective(model.requires_grad_(False), "cross_entropy", (x, y))
@@ -199,28 +199,26 @@ def test_parameters_that_matter_without_a_gradient_are_refused():
         ls.objective(Detached(4, 3), "cross_entropy", data()).gradient()
 
 
-def test_checkpointing_works_without_reentry_and_is_refused_with_it():
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpointing_is_refused(reentrant):
     from torch.utils.checkpoint import checkpoint
 
     class Checkpointed(nn.Module):
-        def __init__(self, reentrant):
+        def __init__(self):
             super().__init__()
-            self.first, self.second, self.reentrant = nn.Linear(4, 5), nn.Linear(5, 3), reentrant
+            self.first, self.second = nn.Linear(4, 5), nn.Linear(5, 3)
 
         def forward(self, x):
-            return self.second(checkpoint(lambda z: torch.tanh(self.first(z)), x.requires_grad_(), use_reentrant=self.reentrant))
+            return self.second(checkpoint(lambda z: torch.tanh(self.first(z)), x.clone().requires_grad_(), use_reentrant=reentrant))
 
-    torch.manual_seed(0)
-    model, (x, y) = Checkpointed(False).double(), data()
-    x = x.double()
-    objective = ls.objective(model, "cross_entropy", (x, y))
-    np.testing.assert_allclose(
-        objective.hessian().to_dense(), dense_hessian(model, lambda m: cross_entropy(m(x.clone()), y)), atol=1e-13
-    )
-    with pytest.raises((ValueError, RuntimeError), match="(?i)reentrant|checkpoint"):
-        ls.objective(Checkpointed(True), "cross_entropy", data()).gradient()
+    objective = ls.objective(Checkpointed(), "cross_entropy", data())
+    with pytest.raises((ValueError, RuntimeError), match="activation checkpointing"):
+        objective.gradient()
+    with pytest.raises((ValueError, RuntimeError), match="activation checkpointing"):
+        _ = objective.hessian() @ np.ones(objective.num_parameters)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel], ids=["compiled", "data parallel"])
 def test_wrappers_are_taken_off(wrap):
     torch.manual_seed(0)
@@ -238,15 +236,33 @@ def test_wrappers_are_taken_off(wrap):
 def test_spectral_and_weight_normalisation():
     torch.manual_seed(0)
     x, y = data()
-    x = x.double()
-    model = nn.Sequential(
-        nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)), nn.Tanh(), nn.utils.parametrizations.spectral_norm(nn.Linear(4, 3))
-    ).double()
-    for mode in (model.eval(), model.train()):
-        before = everything_of(mode)
-        for operator in (lambda o: o.hessian(), lambda o: o.ggn()):
-            assert ls.check_operator(operator(ls.objective(mode, "cross_entropy", (x, y)))).passed
-        assert_same(before, everything_of(mode))
+    spectral = nn.utils.parametrizations.spectral_norm(nn.Linear(4, 3))
+    model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)), nn.Tanh(), spectral).double()
+    with pytest.raises(ValueError, match=r"spectral normalisation\) is in training mode"):
+        ls.objective(model, "cross_entropy", (x, y))
+    before = everything_of(model.eval())
+    objective = ls.objective(model, "cross_entropy", (x, y))
+    for operator in (objective.hessian(), objective.ggn()):
+        assert ls.check_operator(operator).passed
+    assert_same(before, everything_of(model))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.nn.utils.weight_norm:FutureWarning")
+@pytest.mark.parametrize("normalise", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm], ids=["hook", "parametrisation"])
+@pytest.mark.parametrize("dim", [0, 1, None])
+def test_weight_normalisation_whose_fused_kernel_has_a_wrong_second_derivative(normalise, dim):
+    torch.manual_seed(0)
+    x, y = data()
+    model = nn.Sequential(normalise(nn.Linear(4, 4), dim=dim), nn.Tanh(), nn.Linear(4, 3)).double()
+    hessian = ls.objective(model, "cross_entropy", (x, y)).hessian()
+    check = ls.check_operator(hessian)
+    assert check.passed, str(check)
+    assert check.finite_difference_error < 1e-7
+    assert ls.check_operator(ls.objective(model, "cross_entropy", (x, y)).ggn()).passed
+    # The kernel itself: where this starts to pass, the repair is needed no longer.
+    if dim == 0 and normalise is nn.utils.parametrizations.weight_norm:
+        wrong = dense_hessian(model, lambda m: cross_entropy(m(x.double()), y))
+        assert relative(wrong, wrong.T) > 1e-2
 
 
 def test_inference_mode_and_no_grad_outside_do_not_matter():
@@ -258,12 +274,15 @@ def test_inference_mode_and_no_grad_outside_do_not_matter():
     np.testing.assert_array_equal(ls.objective(model, "cross_entropy", data()).hessian() @ v, expected)
     with torch.inference_mode():
         np.testing.assert_array_equal(hessian @ v, expected)
+        inside = ls.objective(model, "cross_entropy", data())
+        np.testing.assert_array_equal(inside.with_parameters(inside.parameters()).gradient(), inside.gradient())
+    np.testing.assert_array_equal(inside.hessian() @ v, expected)
 
 
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (lambda m: m.to(torch.complex64), TypeError, "real floating"),
+        (lambda m: setattr(m, "extra", nn.Parameter(torch.zeros(2, dtype=torch.complex64))) or m, TypeError, "real floating"),
         (lambda m: m.to("meta"), ValueError, "'meta'"),
         (lambda m: nn.Sequential(m, nn.LazyLinear(2)), ValueError, "lazy"),
     ],

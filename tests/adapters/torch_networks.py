@@ -116,7 +116,7 @@ def dense_hessian(model, loss):
 
 
 def dense_gauss_newton(model, inputs, loss_of_outputs):
-    """``J^T H J`` from the Jacobian's rows by single backward passes and the loss Hessian by `torch.func.hessian`."""
+    """``J^T H J`` from the Jacobian's rows by single backward passes and the loss Hessian by double backward."""
     model = copy.deepcopy(model)
     parameters = parameters_of(model)
     with sdpa_kernel(SDPBackend.MATH):
@@ -124,7 +124,7 @@ def dense_gauss_newton(model, inputs, loss_of_outputs):
         jacobian = torch.stack(
             [_flat(torch.autograd.grad(o, parameters, retain_graph=True, materialize_grads=True)) for o in outputs.reshape(-1)]
         )
-    curvature = torch.func.hessian(lambda z: loss_of_outputs(z.reshape(outputs.shape)))(outputs.detach().reshape(-1))
+    curvature = torch.autograd.functional.hessian(lambda z: loss_of_outputs(z.reshape(outputs.shape)), outputs.detach().reshape(-1))
     return (jacobian.T @ curvature @ jacobian).numpy()
 
 

@@ -178,6 +178,14 @@ def test_closed_pipe_is_no_traceback(matrix, tmp_path, start):
 
 @pytest.mark.parametrize("missing", ["torch", "sklearn"])
 def test_demo_says_what_to_install(missing, tmp_path):
-    code = f"import sys; sys.modules[{missing!r}] = None; from linop_spectra.cli.main import main; sys.exit(main(['demo']))"
+    code = (
+        "import sys\n"
+        "class Absent:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {missing!r}:\n"
+        "            raise ModuleNotFoundError(f'No module named {name}', name=name)\n"
+        "sys.meta_path.insert(0, Absent())\n"
+        "from linop_spectra.cli.main import main; sys.exit(main(['demo']))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 2 and "pip install linop-spectra[demo]" in done.stderr and "Traceback" not in done.stderr

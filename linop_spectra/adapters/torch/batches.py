@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -20,7 +21,7 @@ def is_array(x: Any) -> bool:
 
 
 def map_leaves(batch: Any, change: Callable[[Any], Any]) -> Any:
-    """The batch with `change` applied to its arrays, inside tuples, lists and mappings."""
+    """The batch with `change` applied to its arrays, inside tuples, lists, mappings and attributes of objects."""
     if is_array(batch):
         return change(batch)
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
@@ -28,7 +29,18 @@ def map_leaves(batch: Any, change: Callable[[Any], Any]) -> Any:
     if isinstance(batch, tuple | list):
         return type(batch)(map_leaves(item, change) for item in batch)
     if isinstance(batch, Mapping):
-        return {key: map_leaves(item, change) for key, item in batch.items()}
+        changed = {key: map_leaves(item, change) for key, item in batch.items()}
+        if type(batch) is not dict and hasattr(batch, "__setitem__"):
+            same_kind: Any = copy.copy(batch)  # a mapping whose entries may be attributes too
+            for key, item in changed.items():
+                same_kind[key] = item
+            return same_kind
+        return changed
+    if any(is_array(value) for value in getattr(batch, "__dict__", {}).values()):
+        clone = copy.copy(batch)
+        for name, value in vars(batch).items():
+            object.__setattr__(clone, name, map_leaves(value, change) if is_array(value) else value)
+        return clone
     return batch
 
 
@@ -106,6 +118,9 @@ class TorchBatches:
 
     def _prepare_leaf(self, array: Any) -> Tensor:
         tensor = array.detach() if isinstance(array, Tensor) else _from_numpy(array)
+        if tensor.is_inference():  # made under torch.inference_mode, which forbids its use in a graph
+            with torch.inference_mode(False):
+                tensor = tensor.clone()
         if self._dtype is not None and tensor.is_floating_point():
             return tensor.to(self._device, self._dtype)
         return tensor.to(self._device)
@@ -130,7 +145,7 @@ class TorchBatches:
     def labels(self, batch: Any) -> np.ndarray:
         """Class of each example, from integer or one-hot targets."""
         targets = batch[1] if isinstance(batch, tuple | list) and len(batch) == 2 and isinstance(batch[1], Tensor) else None
-        if targets is not None and targets.ndim == 2:
+        if targets is not None and targets.ndim == 2 and targets.shape[1] > 1 and _is_one_hot(targets):
             targets = targets.argmax(dim=1)
         if targets is None or targets.ndim != 1 or targets.is_floating_point():
             raise TypeError(
@@ -147,6 +162,10 @@ class TorchBatches:
             return None
         chosen = torch.as_tensor(indices[indices < found[0].shape[0]], device=found[0].device)
         return map_leaves(batch, lambda tensor: tensor[chosen])
+
+
+def _is_one_hot(targets: Tensor) -> bool:
+    return bool(((targets == 0) | (targets == 1)).all()) and bool((targets.sum(dim=1) == 1).all())
 
 
 class _Hooks:

@@ -45,7 +45,7 @@ def curvature_mode(device: torch.device, *, recurrent: bool) -> Iterator[None]:
 def linearized(function: Callable[[Any], Any], leaves: tuple[Tensor, ...]) -> tuple[Any, Callable[[Any], Any]]:
     """``torch.func.linearize`` at `leaves`, after one product: the first one folds constants, and warns about its own graph."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
+        warnings.simplefilter("ignore")
         value, apply = torch.func.linearize(function, leaves)
         apply(tuple(torch.zeros_like(leaf) for leaf in leaves))
     return value, apply

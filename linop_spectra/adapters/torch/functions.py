@@ -20,6 +20,7 @@ from ..common import listed
 from .batches import TorchBatches, leaves
 from .context import RandomState, curvature_mode
 from .custom_losses import require_scalar
+from .errors import explained
 from .linearization import TorchLinearization
 from .losses import OutputLoss
 from .modes import has_convolution, has_evaluated_batch_norm, has_recurrence, uses_batch_statistics
@@ -96,6 +97,7 @@ class TorchFunctions:
         )
         return TorchPoint(copies, self._module.rest)
 
+    @torch.inference_mode(False)
     def point_from(self, source: Any, base: TorchPoint) -> TorchPoint:
         """Parameters from a vector, a mapping of names, or a file."""
         if isinstance(source, str | os.PathLike):
@@ -155,7 +157,7 @@ class TorchFunctions:
     @contextlib.contextmanager
     def session(self) -> Iterator[None]:
         """Settings under which second derivatives are right."""
-        with curvature_mode(self._layout.device, recurrent=self._recurrent):
+        with curvature_mode(self._layout.device, recurrent=self._recurrent), explained():
             yield
 
     def frozen_randomness(self) -> contextlib.AbstractContextManager[None]:
@@ -227,7 +229,8 @@ class TorchFunctions:
         if not new:
             return
         with torch.no_grad():
-            moved = [leaf + 1 if i in new else leaf for i, leaf in enumerate(point.leaves)]
+            # Uneven shifts, because many losses do not see a constant one.
+            moved = [leaf + _waves(leaf) if i in new else leaf for i, leaf in enumerate(point.leaves)]
             with self.frozen_randomness():
                 before = float(self.pure_loss(point.leaves, point.rest, batch))
             with self.frozen_randomness():
@@ -354,3 +357,7 @@ class TorchFunctions:
         functions._random_state = self._random_state
         rest = {name: value.double() if value.is_floating_point() else value for name, value in point.rest.items()}
         return functions, TorchPoint(tuple(leaf.double() for leaf in point.leaves), rest), functions.prepare(batch)
+
+
+def _waves(tensor: Tensor) -> Tensor:
+    return torch.cos(torch.arange(tensor.numel(), device=tensor.device)).to(tensor.dtype).view(tensor.shape)

@@ -8,6 +8,7 @@ import torch
 
 # Numbers on a module that switch on a functional dropout inside it.
 _RATES = ("dropout", "dropout_p", "attention_dropout", "attn_dropout", "drop_prob", "drop_rate")
+_SPECTRAL_NORM = torch.nn.utils.parametrizations._SpectralNorm
 _NORMS = torch.nn.modules.batchnorm._NormBase
 _BATCH_NORM = torch.nn.modules.batchnorm._BatchNorm
 
@@ -21,6 +22,11 @@ def refuse_stochastic(model: Any) -> None:
         When dropout or the like is active.
     """
     for name, module in model.named_modules():
+        if module.training and isinstance(module, _SPECTRAL_NORM):
+            raise ValueError(
+                f"The module {name!r} (spectral normalisation) is in training mode, where each forward pass moves an estimate that "
+                "gradients take for constant, so that they are no derivatives of the loss; call model.eval()."
+            )
         if module.training and _is_stochastic(module):
             raise ValueError(
                 f"The module {name or 'model'!r} ({type(module).__name__}) is in training mode and stochastic (dropout or "

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..common import listed, matching_names
 from .modes import check_batch_norm, refuse_stochastic, set_batch_norm
+from .repairs import repair
 
 
 class _Program(torch.nn.Module):
@@ -128,6 +129,7 @@ class PureModule:
         own = private_copy(model)
         names = list(trainable_parameters(own, patterns))
         set_batch_norm(own, batch_norm)
+        repair(own)
         # Recurrent layers hold their weights in a list of their own, which a substitution does not reach.
         for module in own.modules():
             if isinstance(module, torch.nn.RNNBase):

@@ -18,6 +18,7 @@ from .losses import BinaryCrossEntropy
 from .module import PureModule, trainable_parameters, unwrapped
 
 
+@torch.inference_mode(False)
 def torch_objective(
     model: Any,
     loss: Any,

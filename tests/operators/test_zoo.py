@@ -1,0 +1,257 @@
+"""Every kind of operator in every precision: the rules that hold for all of them."""
+import pickle
+
+import numpy as np
+import pytest
+import scipy.sparse as sparse
+import scipy.sparse.linalg as sla
+from helpers import DTYPES, eps, random_array, rotated
+
+import linop_spectra as ls
+
+M, N = 6, 9
+
+
+def square(dtype, seed=0):
+    return random_array((N, N), dtype, seed)
+
+
+def hermitian(dtype, seed=0):
+    return rotated(np.linspace(-2, 3, N), seed, dtype)
+
+
+def wide(dtype, seed=0):
+    return random_array((M, N), dtype, seed)
+
+
+def op(matrix, **options):
+    return ls.aslinearoperator(matrix, **options)
+
+
+class Own(ls.LinearOperator):
+    """A user's subclass, at module level so that it can be pickled."""
+
+    def __init__(self, matrix):
+        self.matrix = matrix
+        super().__init__(matrix.shape, matrix.dtype)
+
+    def _matmat(self, x):
+        return self.matrix @ x
+
+    def _rmatmat(self, x):
+        return self.matrix.conj().T @ x
+
+
+def scalar(dtype):
+    return 2 - 1j if np.dtype(dtype).kind == "c" else -2.5
+
+
+# Name: operator and matrix, for a dtype.
+ZOO = {
+    "dense": lambda t: (op(square(t)), square(t)),
+    "dense, wide": lambda t: (op(wide(t)), wide(t)),
+    "dense, Fortran order": lambda t: (op(np.asfortranarray(square(t))), square(t)),
+    "hermitian": lambda t: (op(hermitian(t)), hermitian(t)),
+    "sparse": lambda t: (op(sparse.csr_array(square(t))), square(t)),
+    "sparse, coordinates": lambda t: (op(sparse.coo_matrix(wide(t))), wide(t)),
+    "scipy": lambda t: (op(sla.aslinearoperator(square(t))), square(t)),
+    "subclass": lambda t: (Own(wide(t)), wide(t)),
+    "callable": lambda t: (op(hermitian(t).__matmul__, shape=(N, N), dtype=t, hermitian=True), hermitian(t)),
+    "identity": lambda t: (ls.identity(N, dtype=t), np.eye(N)),
+    "diagonal": lambda t: (ls.diagonal_operator(random_array((N,), t, 1)), np.diag(random_array((N,), t, 1))),
+    "low rank": lambda t: (ls.low_rank(random_array((N, 3), t, 2), [1.0, -2.0, 0.5]),
+                           (random_array((N, 3), t, 2) * np.array([1, -2, 0.5])) @ random_array((N, 3), t, 2).conj().T),
+    "sum": lambda t: (op(square(t)) + op(square(t, 1)) + op(square(t, 2)), square(t) + square(t, 1) + square(t, 2)),
+    "difference": lambda t: (op(square(t)) - ls.identity(N, dtype=t), square(t) - np.eye(N)),
+    "product": lambda t: (op(wide(t)) @ op(square(t)) @ op(square(t, 1)), wide(t) @ square(t) @ square(t, 1)),
+    "gram": lambda t: (op(wide(t)).H @ op(wide(t)), wide(t).conj().T @ wide(t)),
+    "scaled": lambda t: (scalar(t) * op(square(t)), scalar(t) * square(t)),
+    "scaled twice": lambda t: (op(square(t)) * 2 * scalar(t), 2 * scalar(t) * square(t)),
+    "negative": lambda t: (-op(wide(t)), -wide(t)),
+    "adjoint": lambda t: (op(wide(t)).H, wide(t).conj().T),
+    "transpose": lambda t: (op(wide(t)).T, wide(t).T),
+    "transpose of hermitian": lambda t: (op(hermitian(t)).T, hermitian(t).T),
+    "adjoint of a sum of products": lambda t: ((op(square(t)) @ op(square(t, 1)) + scalar(t) * op(hermitian(t))).H,
+                                               (square(t) @ square(t, 1) + scalar(t) * hermitian(t)).conj().T),
+    "transpose of adjoint": lambda t: (op(wide(t)).H.T, wide(t).conj()),
+    "nested": lambda t: ((2 * (op(hermitian(t)) + ls.identity(N, dtype=t)) @ op(square(t)).T).H, (2 * (hermitian(t) + np.eye(N)) @ square(t).T).conj().T),
+}
+
+
+@pytest.fixture(params=DTYPES, ids=lambda dtype: np.dtype(dtype).name)
+def dtype(request):
+    return request.param
+
+
+@pytest.fixture(params=ZOO)
+def both(request, dtype):
+    operator, matrix = ZOO[request.param](dtype)
+    return operator, np.asarray(matrix, dtype=np.result_type(dtype, np.complex64) if np.iscomplexobj(matrix) else dtype)
+
+
+def tolerance(matrix):
+    return 200 * eps(matrix.dtype) * max(1.0, float(np.abs(matrix).max()))
+
+
+def test_shape_dtype_and_dense(both, dtype):
+    operator, matrix = both
+    assert operator.shape == matrix.shape and operator.dtype == dtype
+    dense = operator.to_dense()
+    assert dense.dtype == dtype and dense.shape == matrix.shape
+    np.testing.assert_allclose(dense, matrix, atol=tolerance(matrix))
+
+
+def test_products_with_vectors_and_blocks(both, dtype):
+    operator, matrix = both
+    m, n = matrix.shape
+    x, y = random_array((n, 4), dtype, 7), random_array((m, 3), dtype, 8)
+    np.testing.assert_allclose(operator.matmat(x), matrix @ x, atol=10 * tolerance(matrix))
+    np.testing.assert_allclose(operator.rmatmat(y), matrix.conj().T @ y, atol=10 * tolerance(matrix))
+    for column in range(4):
+        np.testing.assert_allclose(operator.matvec(x[:, column]), operator.matmat(x)[:, column], atol=10 * tolerance(matrix))
+    np.testing.assert_allclose(operator @ x[:, 0], matrix @ x[:, 0], atol=10 * tolerance(matrix))
+    np.testing.assert_allclose(operator.rmatvec(y[:, 0]), matrix.conj().T @ y[:, 0], atol=10 * tolerance(matrix))
+    assert operator.matvec(x[:, 0]).dtype == dtype
+    assert operator.matmat(np.zeros((n, 0), dtype)).shape == (m, 0)
+
+
+def test_linearity_and_adjoint(both, dtype):
+    operator, matrix = both
+    m, n = matrix.shape
+    x, y, u = random_array((n,), dtype, 1), random_array((n,), dtype, 2), random_array((m,), dtype, 3)
+    a = scalar(dtype)
+    np.testing.assert_allclose(operator @ (a * x + y), a * (operator @ x) + operator @ y, atol=50 * tolerance(matrix))
+    left, right = np.vdot(u, operator @ x), np.vdot(operator.rmatvec(u), x)
+    assert abs(left - right) < 50 * tolerance(matrix)
+
+
+def test_what_is_handed_in_stays_untouched_and_products_repeat(both, dtype):
+    operator, matrix = both
+    for layout in (np.ascontiguousarray, np.asfortranarray, lambda x: np.repeat(x, 2, axis=0)[::2]):
+        x = layout(random_array((matrix.shape[1], 3), dtype, 5))
+        kept = x.copy()
+        first = operator.matmat(x).copy()
+        np.testing.assert_array_equal(operator.matmat(x), first)
+        np.testing.assert_array_equal(x, kept)
+    frozen = random_array((matrix.shape[1],), dtype, 5)
+    frozen.flags.writeable = False
+    operator.matvec(frozen)
+
+
+def test_self_check_passes(both):
+    operator, _ = both
+    check = ls.check_operator(operator)
+    assert check.passed, str(check)
+
+
+def test_claims_are_true(both):
+    """Hermitian and positive semidefinite are only ever claimed where they hold."""
+    operator, matrix = both
+    if operator.hermitian:
+        np.testing.assert_allclose(matrix, matrix.conj().T, atol=tolerance(matrix))
+    if operator.positive_semidefinite:
+        assert np.linalg.eigvalsh(matrix).min() > -tolerance(matrix)
+    if matrix.shape[0] != matrix.shape[1]:
+        assert operator.hermitian is False and operator.positive_semidefinite is False
+
+
+def test_products_are_counted(both, dtype):
+    operator, matrix = both
+    m, n = matrix.shape
+    before = operator.num_matvecs
+    operator.matmat(np.ones((n, 5), dtype))
+    operator.rmatvec(np.ones(m, dtype))
+    assert operator.num_matvecs == before + 6
+
+
+def test_scipy_view(both, dtype):
+    operator, matrix = both
+    view = operator.to_scipy()
+    x, y = random_array((matrix.shape[1],), dtype, 7), random_array((matrix.shape[0],), dtype, 8)
+    assert view.shape == matrix.shape and view.dtype == dtype
+    np.testing.assert_allclose(view @ x, matrix @ x, atol=10 * tolerance(matrix))
+    np.testing.assert_allclose(view.rmatvec(y), matrix.conj().T @ y, atol=10 * tolerance(matrix))
+    np.testing.assert_allclose(view @ np.stack([x, x], 1), matrix @ np.stack([x, x], 1), atol=10 * tolerance(matrix))
+
+
+def test_pickling(both, dtype):
+    operator, matrix = both
+    again = pickle.loads(pickle.dumps(operator))
+    x = random_array((matrix.shape[1],), dtype, 7)
+    np.testing.assert_array_equal(again @ x, operator @ x)
+
+
+def test_printed_tree(both):
+    operator, matrix = both
+    assert repr(operator).splitlines()[0].split()[1:4] == [str(matrix.shape[0]), "x", str(matrix.shape[1])]
+
+
+def test_complex_vectors_through_a_real_operator():
+    a, x = square(np.float64), random_array((N, 2), np.complex128, 1)
+    np.testing.assert_allclose(op(a) @ x, a @ x, atol=1e-12)
+    np.testing.assert_allclose(op(a).rmatmat(x), a.T @ x, atol=1e-12)
+
+
+def test_vectors_of_other_types_are_converted():
+    a = op(square(np.float32))
+    assert (a @ np.arange(N)).dtype == np.float32
+    assert a.matvec([1.0] * N).dtype == np.float32
+    with pytest.raises(TypeError, match="multiplies numbers"):
+        a.matvec(np.array(["x"] * N))
+    with pytest.raises(TypeError, match="multiplies numbers"):
+        a.matvec(np.array([None] * N))
+
+
+def test_sums_and_products_are_flattened():
+    a, b, c = (op(square(np.float64, seed)) for seed in range(3))
+    assert len(((a + b) + (c - a)).terms) == 4 and len(((a @ b) @ (c @ a)).factors) == 4
+    assert a.H.H is a and op(square(np.complex128)).T.T is not None
+    h = op(hermitian(np.complex128))
+    assert h.H is h
+    assert "├─ " in repr(a + b) and "└─ " in repr(a + b)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_flags_of_composites(dtype):
+    a, h = op(square(dtype)), op(hermitian(dtype))
+    psd = a.H @ a
+    assert psd.hermitian is True and psd.positive_semidefinite is True
+    assert (a @ h @ a.H).hermitian is not False
+    assert (psd + ls.identity(N, dtype=dtype)).positive_semidefinite is True and (3 * psd).positive_semidefinite is True
+    assert (-psd).positive_semidefinite is not True and (-psd).hermitian is True and (psd - psd).positive_semidefinite is not True
+    assert (h + a).hermitian is not True and (h @ psd).hermitian is not True and (a @ a).hermitian is not True
+    assert ls.diagonal_operator(np.array([1.0, -1.0])).positive_semidefinite is False
+    if np.dtype(dtype).kind == "c":
+        assert (1j * h).hermitian is not True and ls.diagonal_operator(np.array([1j])).hermitian is False
+
+
+@pytest.mark.parametrize("call, error, message", [
+    (lambda a, b: a + b, ValueError, "cannot be added: the shapes must be equal"),
+    (lambda a, b: b @ a @ a @ b, ValueError, "cannot be multiplied: the inner lengths must be equal"),
+    (lambda a, b: a * np.nan, ValueError, "the factor must be finite"),
+    (lambda a, b: a + 1, TypeError, "unsupported operand"),
+    (lambda a, b: a + np.ones((N, N)), TypeError, "operand"),
+    (lambda a, b: a.matvec(np.ones(N + 1)), ValueError, rf"needs a vector of length {N}, but got an array of shape \({N + 1},\)"),
+    (lambda a, b: a.matvec(np.ones((N, 1))), ValueError, "needs a vector of length"),
+    (lambda a, b: a.matmat(np.ones(N)), ValueError, rf"needs a block of vectors of shape \({N}, k\)"),
+    (lambda a, b: a @ np.ones((2, 2, 2)), ValueError, "3 dimensions"),
+    (lambda a, b: a.to_dense(memory_budget=10), MemoryError, "over the budget of 10 B"),
+])
+def test_errors(call, error, message):
+    with pytest.raises(error, match=message):
+        call(op(square(np.float64)), op(wide(np.float64)))
+
+
+@pytest.mark.parametrize("shape, dtype, error, message", [
+    ((3,), float, ValueError, "argument shape must be a pair of lengths"), (5, float, ValueError, "argument shape"), ((0, 3), float, ValueError, "at least one row"),
+    ((3, 3), int, TypeError, "argument dtype is int64.*pass dtype=float"), ((3, 3), "U1", TypeError, "argument dtype"),
+])
+def test_a_subclass_says_shape_and_dtype(shape, dtype, error, message):
+    class Zero(ls.LinearOperator):
+        def _matmat(self, x):
+            return 0 * x
+
+    with pytest.raises(error, match=message):
+        Zero(shape, dtype)
+    with pytest.raises(ValueError, match="not square and so cannot be Hermitian"):
+        Zero((2, 3), float, hermitian=True)

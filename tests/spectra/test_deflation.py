@@ -1,0 +1,104 @@
+"""The multiplicity guard: simple eigenvalues are pinned, multiple ones never when two probes look."""
+import numpy as np
+import pytest
+from helpers import rotated
+
+import linop_spectra as ls
+
+BULK = np.linspace(-1, 1, 190)
+
+
+def density(eigenvalues, seed, dtype=np.float64, probes=2, basis="diagonal", steps=40, **options):
+    eigenvalues = np.asarray(eigenvalues)
+    operator = ls.diagonal_operator(eigenvalues.astype(dtype)) if basis == "diagonal" else ls.aslinearoperator(rotated(eigenvalues, 0, dtype), hermitian=True)
+    return ls.spectral_density(operator, num_steps=steps, num_probes=probes, seed=seed, **options)
+
+
+def pinned_at(S, value):
+    return int(np.sum(np.abs(S.deflation.pinned - value) < 1e-3))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", (np.float32, np.float64, np.complex128))
+@pytest.mark.parametrize("multiplicity", (2, 3, 9))
+def test_two_probes_see_every_multiplicity(multiplicity, dtype):
+    eigenvalues = np.r_[BULK, [6.0] * multiplicity, 9.0]
+    for seed in range(100):
+        S = density(eigenvalues, seed, dtype, basis="diagonal" if dtype != np.complex128 else "rotated", steps=30)
+        assert pinned_at(S, 6.0) == 0, seed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", (np.float32, np.float64, np.complex128))
+@pytest.mark.parametrize("basis", ("diagonal", "rotated"))
+def test_two_probes_pin_simple_eigenvalues(basis, dtype):
+    """All ten, for every seed, in single precision too, which is what trained networks come in."""
+    outliers = np.linspace(5, 20, 10)
+    for seed in range(25):
+        S = density(np.r_[BULK, outliers], seed, dtype, basis="rotated" if dtype == np.complex128 else basis)
+        for value in outliers:
+            assert pinned_at(S, value) == 1, (seed, value)
+        assert S.deflation.verified and not S.deflation.objections
+
+
+@pytest.mark.parametrize("probes", (2, 4))
+@pytest.mark.parametrize("dtype", (np.float32, np.float64))
+def test_outliers_do_not_vanish_with_more_steps(dtype, probes):
+    """Once converged, an outlier stays found, however many steps follow; a fresh rounding error is no reason to lose it."""
+    found = {steps: len(density(np.r_[BULK, np.linspace(5, 20, 10)], 0, dtype, probes, "rotated", steps).outliers()) for steps in (30, 40, 50, 64)}
+    assert set(found.values()) == {10}, found
+
+
+def test_one_probe_documented_behaviour():
+    """One probe judges by chance: it pins simple outliers in nearly all cases, and cannot see a double eigenvalue."""
+    simple = [pinned_at(density(np.r_[BULK, 6.0], seed, probes=1), 6.0) for seed in range(100)]
+    assert sum(simple) >= 97
+    many = [pinned_at(density(np.r_[BULK, [6.0] * 60], seed, probes=1), 6.0) for seed in range(50)]
+    assert sum(many) == 0
+    assert not density(np.r_[BULK, 6.0], 0, probes=1).deflation.verified
+    assert "no second probe has tested" in density(np.r_[BULK, 6.0], 0, probes=1).explain()
+
+
+def test_the_measure_is_right_for_multiple_eigenvalues():
+    """Left as measured, they carry their mass on average; the simple one beside them is exact."""
+    n, eigenvalues = 200, np.r_[BULK, [6.0] * 9, 9.0]
+    weights = []
+    for seed in range(100):
+        S = density(eigenvalues, seed)
+        weights.append(S.weights[np.abs(S.nodes - 6) < 1e-6].sum())
+        assert S.weights[np.abs(S.nodes - 9) < 1e-6].sum() == pytest.approx(1 / n, rel=1e-9)
+    # Mean of chi^2_9 / n over two probes and a hundred seeds.
+    assert np.mean(weights) == pytest.approx(9 / n, abs=5 * np.sqrt(18 / 200) / n)
+
+
+def test_outliers_report_multiplicity_and_residual():
+    S = density(np.r_[BULK, [6.0] * 9, 9.0], 1, probes=6)
+    six, nine = S.outliers()
+    assert (six.simple, nine.simple) == (False, True)
+    assert six.multiplicity == pytest.approx(9, abs=5 * np.sqrt(18 / 6)) and nine.weight == pytest.approx(1 / 200, rel=1e-12)
+    assert six.residual_norm < 1e-6 and nine.value == pytest.approx(9, abs=1e-6)
+    assert "look there for multiplicity" in S.explain()
+
+
+@pytest.mark.parametrize("gap, simple", [(1e-1, True), (1e-12, False)])
+def test_nearly_equal_eigenvalues(gap, simple):
+    """What the run resolves is pinned one by one; what it cannot resolve counts as multiple."""
+    for seed in range(20):
+        S = density(np.r_[BULK, 6.0, 6.0 + gap], seed)
+        assert len(S.deflation.pinned[S.deflation.pinned > 5]) == (2 if simple else 0)
+
+
+@pytest.mark.parametrize("flag, pins", [(True, True), (False, False), ("auto", True)])
+def test_deflate_flag(flag, pins):
+    S = density(np.r_[BULK, 6.0], 0, deflate=flag)
+    assert S.pin is pins and (len(S.deflation.pinned) > 0) is pins
+    assert S.weights.sum() == pytest.approx(1, abs=1e-12)
+
+
+def test_without_a_basis_nothing_is_pinned():
+    S = density(np.r_[BULK, 6.0], 0, reorthogonalize="none")
+    assert not S.pin and len(S.deflation.pinned) == 0 and "without reorthogonalisation" in S.notes[0]
+    with pytest.raises(ValueError, match="deflate=True needs the whole basis"):
+        density(np.r_[BULK, 6.0], 0, reorthogonalize="none", deflate=True)
+    with pytest.raises(ValueError, match="argument deflate must be True, False or 'auto'"):
+        density(np.r_[BULK, 6.0], 0, deflate="yes")
