@@ -1,4 +1,5 @@
 """Matrices with known spectra, statistical bounds, and the folder of real data."""
+
 import os
 import pathlib
 

@@ -27,7 +27,7 @@ def spectrum(
 
     The bulk is a density (blue, logarithmic axis on the left) inside its confidence band. Each outlier is a stick (orange) at
     its eigenvalue, as high as its share of the eigenvalues (axis on the right); its residual and the noise floor, which rounding
-    adds, are a horizontal error bar.
+    adds, are a horizontal error bar. Converged isolated eigenvalues within the bulk are open circles.
     Eigenvalues smaller than the noise floor have no known sign: that zone is grey. The density axis ends where less than one
     eigenvalue would lie in the whole bulk.
 
@@ -96,8 +96,8 @@ def _draw_bulk(ax: Axes, result: Any, view: View, confidence: float) -> None:
 
 
 def _draw_outliers(ax: Axes, result: Any, view: View) -> Axes | None:
-    outliers = result.outliers()
-    if not outliers:
+    outliers, inner = result.outliers(), _isolated_inside(result)
+    if not outliers and not inner:
         return None
     right = ax.twinx()
     right.set_yscale("log")
@@ -106,20 +106,37 @@ def _draw_outliers(ax: Axes, result: Any, view: View) -> Axes | None:
         right.spines[side].set_visible(False)
     right.spines["right"].set_color(OUTLIER)
     right.tick_params(labelsize=SMALL, colors=OUTLIER, which="both")
-    values = np.array([outlier.value for outlier in outliers])
-    weights = np.maximum([outlier.weight for outlier in outliers], view.bottom)
-    errors = np.array([outlier.residual_norm for outlier in outliers]) + float(result.noise_floor)
-    right.vlines(values, view.bottom, weights, color=OUTLIER, linewidth=1.2, gid="outliers")
-    right.errorbar(
-        values, weights, xerr=errors, fmt="o", markersize=3.5, color=OUTLIER, ecolor=OUTLIER, elinewidth=1.0, capsize=2.5,
-        label=f"{len(values)} outlier{'s' if len(values) != 1 else ''} ± error", gid="errors",
-    )
+    if outliers:
+        values = np.array([outlier.value for outlier in outliers])
+        weights = np.array([outlier.weight for outlier in outliers])
+        errors = np.array([outlier.residual_norm for outlier in outliers]) + float(result.noise_floor)
+        right.vlines(values, view.bottom, weights, color=OUTLIER, linewidth=1.2, gid="outliers")
+        right.errorbar(
+            values, weights, xerr=errors, fmt="o", markersize=3.5, color=OUTLIER, ecolor=OUTLIER, elinewidth=1.0, capsize=2.5,
+            label=f"{len(values)} outlier{'s' if len(values) != 1 else ''} ± error", gid="errors",
+        )
+    if inner:
+        places, heights = zip(*inner, strict=True)
+        right.plot(
+            places, heights, linestyle="none", marker="o", markersize=3.0, markerfacecolor="white", markeredgecolor=OUTLIER,
+            markeredgewidth=0.8, label=f"{len(inner)} isolated within the bulk", gid="inner",
+        )
     return right
+
+
+def _isolated_inside(result: Any) -> list[tuple[float, float]]:
+    """Places and weights of isolated eigenvalues that are no outliers: the smooth density leaves them out as well."""
+    outside = {outlier.value for outlier in result.outliers()}
+    return [
+        (atom.value, 1 / result.dimension if atom.simple else atom.weight)
+        for atom in result.deflation.atoms
+        if atom.value not in outside
+    ]
 
 
 def _draw_unresolved(ax: Axes, result: Any, view: View) -> None:
     floor = float(result.noise_floor)
-    if floor > 0 and view.low < floor and view.high > -floor:
+    if floor > 0 and view.limits[0] < floor and view.limits[1] > -floor:
         ax.axvspan(
             -floor, floor, facecolor=UNRESOLVED, edgecolor=UNRESOLVED, alpha=0.4, linewidth=0.8, gid="unresolved",
             label=f"sign unresolved: |λ| < {number(floor, 2)}",

@@ -17,6 +17,10 @@ LINEAR_UP_TO = 12.0
 LINEAR_SHARE = 30.0
 # Decades of density that are worth drawing.
 MOST_DECADES = 9.0
+# Above the peak, for the legend.
+HEADROOM = 40.0
+# On either side of the spectrum, as a share of its width on the axis.
+MARGIN = 0.04
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +30,7 @@ class View:
     Attributes
     ----------
     low, high : float
-        Ends of the eigenvalue axis.
+        Ends of the spectrum; the axis reaches a little further, see `limits`.
     linear_width : float or None
         Width around zero that an inverse hyperbolic sine axis leaves linear; None for a linear axis.
     bottom, top : float
@@ -63,13 +67,15 @@ class View:
         bulk = bulk if bulk > 0 else span
         wide = span > LINEAR_UP_TO * bulk if xscale == "auto" else xscale == "asinh"
         width = max(float(result.noise_floor), bulk / LINEAR_SHARE) if wide else None
-        view = cls(low - 0.05 * span, high + 0.05 * span, width, 0.0, 1.0)
-        if width is not None:
-            t = view.forward(np.array([low, high]))
-            margin = 0.05 * float(np.ptp(t))
-            low, high = (float(x) for x in view.backward(t + np.array([-margin, margin])))
-            view = dataclasses.replace(view, low=low, high=high)
-        return view._with_heights(result, bulk)
+        return cls(low, high, width, 0.0, 1.0)._with_heights(result, bulk)
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Ends of the eigenvalue axis: those of the spectrum and a margin."""
+        t = self.forward(np.array([self.low, self.high]))
+        margin = MARGIN * (float(np.ptp(t)) or float(np.abs(t[0])) or 1.0)
+        left, right = self.backward(t + np.array([-margin, margin]))
+        return float(left), float(right)
 
     def _with_heights(self, result: Any, bulk: float) -> View:
         n = int(result.dimension)
@@ -78,7 +84,7 @@ class View:
         density = density[np.isfinite(density) & (density > 0)]
         peak = float(density.max()) if density.size else max(weights, default=1.0)
         # Below one eigenvalue over the whole width of the bulk a density says nothing.
-        top = 6.0 * max([peak, *weights])  # room for the legend
+        top = HEADROOM * max([peak, *weights])
         bottom = max(0.4 * min(1.0 / (n * bulk), peak / 10), top * 10.0**-MOST_DECADES)
         bottom = min([bottom, *(0.4 * weight for weight in weights)])
         return dataclasses.replace(self, bottom=bottom, top=top)
@@ -101,7 +107,8 @@ class View:
 
     def grid(self, result: Any, points: int = 1200) -> np.ndarray:
         """Places to evaluate the density at: evenly over the axis, and at every node, so that no narrow peak is missed."""
-        t = np.linspace(*self.forward(np.array([self.low, self.high])), points)
+        first, last = self.forward(np.array(self.limits))
+        t = np.linspace(first, last, points)
         nodes = np.asarray(result.nodes, dtype=float)
         return np.unique(np.concatenate([self.backward(t), nodes[(nodes >= self.low) & (nodes <= self.high)]]))
 
@@ -116,15 +123,16 @@ class View:
             ax.xaxis.set_major_locator(FixedLocator(self.ticks()))
             ax.xaxis.set_minor_locator(NullLocator())
             ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}".replace("-", "−")))
-        ax.set_xlim(self.low, self.high)
+        ax.set_xlim(*self.limits)
 
     def ticks(self) -> list[float]:
         """Zero and signed powers of ten, thinned out until their labels fit."""
         assert self.linear_width is not None
-        nearest = 0.0 if self.low <= 0 <= self.high else min(abs(self.low), abs(self.high))
+        left, right = self.limits
+        nearest = 0.0 if left <= 0 <= right else min(abs(left), abs(right))
         first = math.ceil(math.log10(max(self.linear_width, nearest)))
-        last = math.floor(math.log10(max(abs(self.low), abs(self.high), 10.0**first)))
+        last = math.floor(math.log10(max(abs(left), abs(right), 10.0**first)))
         stride = max(1, math.ceil((last - first + 1) / 5))
         powers = [10.0**exponent for exponent in range(last, first - 1, -stride)]
         candidates = {0.0, *powers, *(-power for power in powers)}
-        return sorted(tick for tick in candidates if self.low <= tick <= self.high)
+        return sorted(tick for tick in candidates if left <= tick <= right)

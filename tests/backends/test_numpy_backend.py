@@ -1,4 +1,5 @@
 """The NumPy backend against plain NumPy, and its numerical promises."""
+
 import subprocess
 import sys
 
@@ -64,7 +65,7 @@ def test_subtraction_works_on_views_and_mixed_types(backend, dtype):
     np.testing.assert_allclose(own, expected, atol=50 * eps(dtype))
 
 
-@pytest.mark.parametrize("dtype", (np.float32, np.complex64))
+@pytest.mark.parametrize("dtype", [np.float32, np.complex64])
 def test_inner_products_of_single_precision_are_doubles(backend, dtype):
     """Summed in single precision, n equal terms would be wrong by n eps / 2 or so; across the pieces, too."""
     n = 200_003
@@ -84,7 +85,7 @@ def test_inner_product_conjugates_the_first(backend, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("share", (0.9, 0.5))
+@pytest.mark.parametrize("share", [0.9, 0.5])
 def test_norm_neither_under_nor_overflows(backend, dtype, share):
     """Entries whose squares leave the range of the type."""
     largest = float(np.finfo(dtype).max) ** share
@@ -107,7 +108,11 @@ def test_scalars_and_updates(backend, dtype):
     backend.scale_into(x, 3.0, out)
     np.testing.assert_array_equal(out, (3 * x).astype(dtype))
     assert out.dtype == dtype
-    assert backend.safe_reciprocal(4.0, 1.0) == 0.25 and backend.safe_reciprocal(1.0, 1.0) == 0.0 and backend.safe_reciprocal(np.nan, 0.0) == 0.0
+    assert (
+        backend.safe_reciprocal(4.0, 1.0) == 0.25
+        and backend.safe_reciprocal(1.0, 1.0) == 0.0
+        and backend.safe_reciprocal(np.nan, 0.0) == 0.0
+    )
     np.testing.assert_array_equal(backend.fetch([1.0, np.float64(2.0)]), [1, 2])
 
 

@@ -1,4 +1,7 @@
 """Random vectors: the same numbers everywhere, independent streams, and the laws that the error bars rely on."""
+
+import itertools
+
 import numpy as np
 import pytest
 from helpers import BACKENDS, CHANCE, DTYPES, eps, same_law
@@ -23,19 +26,22 @@ def test_numbers_do_not_change_between_releases():
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_pieces_are_the_whole(kind, dtype):
-    """Any split of a vector over processes gives the same numbers; block sizes of the generator (4 words) and of the signs (64 bits) are crossed."""
+    """Any split of a vector over processes gives the same numbers.
+
+    The cuts cross the block sizes of the generator (4 words) and of the signs (64 bits).
+    """
     n = 1000
     whole = vector(n, kind, dtype=dtype)
     assert whole.dtype == dtype and whole.shape == (n,)
     for cuts in ((0, n), (0, 1, 2, 3, 5, 8, 13, 64, 65, 127, 129, 700, n), (0, 333, 666, n)):
-        pieces = [vector(n, kind, dtype=dtype, start=a, stop=b) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+        pieces = [vector(n, kind, dtype=dtype, start=a, stop=b) for a, b in itertools.pairwise(cuts)]
         if kind == "sphere":  # the norm of the whole is summed in another order
             np.testing.assert_allclose(np.concatenate(pieces), whole, rtol=4 * eps(dtype))
         else:
             np.testing.assert_array_equal(np.concatenate(pieces), whole)
 
 
-@pytest.mark.parametrize("kind", ("normal", "sign"))
+@pytest.mark.parametrize("kind", ["normal", "sign"])
 def test_a_longer_vector_begins_with_the_shorter_one(kind):
     np.testing.assert_array_equal(vector(10_000, kind)[:777], vector(777, kind))
 

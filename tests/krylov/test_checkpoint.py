@@ -1,4 +1,5 @@
 """Checkpoints: a run that is killed goes on where it was, and nothing else is ever taken up."""
+
 import pathlib
 import signal
 import subprocess
@@ -28,8 +29,8 @@ def options(request):
 class Failing(ls.LinearOperator):
     """A matrix that fails at one product (blocks count once), and counts."""
 
-    def __init__(self, fail_at=0, error=RuntimeError("lost"), matrix=MATRIX):
-        self.products, self.fail_at, self.error, self.matrix = 0, fail_at, error, matrix
+    def __init__(self, fail_at=0, error=None, matrix=MATRIX):
+        self.products, self.fail_at, self.error, self.matrix = 0, fail_at, error or RuntimeError("lost"), matrix
         super().__init__(matrix.shape, matrix.dtype, hermitian=True)
 
     def _matmat(self, x):
@@ -51,7 +52,7 @@ def leave_half(path, options, at=9):
     return path
 
 
-@pytest.mark.parametrize("at", (2, 9, 20))
+@pytest.mark.parametrize("at", [2, 9, 20])
 def test_a_failed_run_goes_on_bit_identically(options, tmp_path, at):
     whole = ls.lanczos(Failing(), STEPS, **options)
     path = leave_half(tmp_path / "run", options, at)
@@ -146,9 +147,15 @@ def test_a_crash_between_vectors_and_header(tmp_path, monkeypatch):
 # -- what does not match or is damaged -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("change, name", [
-    ({"seed": 6}, "seed"), ({"num_probes": 3}, "num_probes"), ({"start": np.ones((100, 2))}, "start_digest"), ({"reorthogonalize": "other"}, "reorthogonalize"),
-])
+@pytest.mark.parametrize(
+    "change, name",
+    [
+        ({"seed": 6}, "seed"),
+        ({"num_probes": 3}, "num_probes"),
+        ({"start": np.ones((100, 2))}, "start_digest"),
+        ({"reorthogonalize": "other"}, "reorthogonalize"),
+    ],
+)
 def test_another_run_is_refused(options, change, name, tmp_path):
     path = leave_half(tmp_path / "run", options)
     if name == "reorthogonalize":
@@ -157,10 +164,16 @@ def test_another_run_is_refused(options, change, name, tmp_path):
         ls.lanczos(Failing(), STEPS, checkpoint=path, **{**options, **change})
 
 
-@pytest.mark.parametrize("matrix, message", [
-    (MATRIX[:99, :99], "its dimension is 100, this run's is 99"), (MATRIX.astype(np.float32), "its dtype is 'float64', this run's is 'float32'"),
-    (MATRIX.astype(complex), "dtype"), (MATRIX + 1e-3 * np.eye(100), "belongs to another operator"), (MATRIX * np.nan, "belongs to another operator"),
-])
+@pytest.mark.parametrize(
+    "matrix, message",
+    [
+        (MATRIX[:99, :99], "its dimension is 100, this run's is 99"),
+        (MATRIX.astype(np.float32), "its dtype is 'float64', this run's is 'float32'"),
+        (MATRIX.astype(complex), "dtype"),
+        (MATRIX + 1e-3 * np.eye(100), "belongs to another operator"),
+        (MATRIX * np.nan, "belongs to another operator"),
+    ],
+)
 def test_another_operator_is_refused(options, matrix, message, tmp_path):
     path = leave_half(tmp_path / "run", options)
     with pytest.raises(ValueError, match=message):
@@ -185,7 +198,7 @@ def text(path: pathlib.Path):
     path.write_text("not a checkpoint\n")
 
 
-@pytest.mark.parametrize("damage", (cut, flip, empty, text))
+@pytest.mark.parametrize("damage", [cut, flip, empty, text])
 def test_a_damaged_header_is_refused(options, damage, tmp_path):
     path = leave_half(tmp_path / "run", options)
     damage(path)
@@ -193,7 +206,7 @@ def test_a_damaged_header_is_refused(options, damage, tmp_path):
         ls.lanczos(Failing(), STEPS, checkpoint=path, **options)
 
 
-@pytest.mark.parametrize("damage", (cut, flip, empty, text, pathlib.Path.unlink))
+@pytest.mark.parametrize("damage", [cut, flip, empty, text, pathlib.Path.unlink])
 def test_a_damaged_basis_is_refused(damage, tmp_path):
     path = leave_half(tmp_path / "run", {"num_probes": 2})
     damage(tmp_path / "run.basis")

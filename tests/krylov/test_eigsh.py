@@ -1,4 +1,5 @@
 """Extreme eigenpairs against dense LAPACK, in every mode, and what cannot converge."""
+
 import time
 
 import numpy as np
@@ -40,8 +41,8 @@ def check(result, matrix, expected, tol):
     assert result.norm_estimate <= norm * (1 + 100 * eps(matrix.dtype))
 
 
-@pytest.mark.parametrize("which", ("LM", "LA", "SA", "BE"))
-@pytest.mark.parametrize("k", (1, 2, 7))
+@pytest.mark.parametrize("which", ["LM", "LA", "SA", "BE"])
+@pytest.mark.parametrize("k", [1, 2, 7])
 @pytest.mark.parametrize("name", SPECTRA)
 def test_against_dense(name, k, which):
     if name == "both signs equal" and which == "LM" and k % 2:
@@ -52,7 +53,7 @@ def test_against_dense(name, k, which):
     check(ls.eigsh(matrix, k, which=which, tol=1e-10), matrix, wanted(SPECTRA[name], k, which), 1e-10)
 
 
-@pytest.mark.parametrize("which", ("LA", "SA", "LM", "BE"))
+@pytest.mark.parametrize("which", ["LA", "SA", "LM", "BE"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_precision(dtype, which):
     tol = 1e-10 if eps(dtype) < 1e-10 else 1e-5
@@ -60,8 +61,8 @@ def test_every_precision(dtype, which):
     check(ls.eigsh(matrix, 5, which=which, tol=tol), matrix, wanted(SPECTRA["outliers"], 5, which), tol)
 
 
-@pytest.mark.parametrize("which", ("LM", "LA", "SA", "BE"))
-@pytest.mark.parametrize("n", (1, 2, 3, 10, 31))
+@pytest.mark.parametrize("which", ["LM", "LA", "SA", "BE"])
+@pytest.mark.parametrize("n", [1, 2, 3, 10, 31])
 def test_all_eigenvalues(n, which):
     matrix = rotated(np.linspace(-1, 3, n) if n > 1 else np.array([-2.0]), 3)
     check(ls.eigsh(matrix, n, which=which, tol=1e-10), matrix, np.linalg.eigvalsh(matrix), 1e-10)
@@ -84,11 +85,17 @@ def test_a_block_as_large_as_the_multiplicity_cannot_miss_a_copy():
         np.testing.assert_allclose(ls.eigsh(operator, 6, which="LA", block_size=3, seed=seed, tol=1e-9).eigenvalues, top, atol=1e-8)
 
 
-@pytest.mark.parametrize("operator, n, expected", [
-    (ls.identity(40), 40, [1, 1, 1]), (ls.diagonal_operator(np.zeros(40)), 40, [0, 0, 0]), (ls.low_rank(np.ones((40, 1)), [1.0]), 40, [0, 0, 40]),
-    (ls.diagonal_operator(np.r_[np.ones(20), np.zeros(20)]), 40, [1, 1, 1]),
-], ids=["identity", "zero", "rank one", "projector"])
-@pytest.mark.parametrize("block_size", (1, 2, 5))
+@pytest.mark.parametrize(
+    "operator, n, expected",
+    [
+        (ls.identity(40), 40, [1, 1, 1]),
+        (ls.diagonal_operator(np.zeros(40)), 40, [0, 0, 0]),
+        (ls.low_rank(np.ones((40, 1)), [1.0]), 40, [0, 0, 40]),
+        (ls.diagonal_operator(np.r_[np.ones(20), np.zeros(20)]), 40, [1, 1, 1]),
+    ],
+    ids=["identity", "zero", "rank one", "projector"],
+)
+@pytest.mark.parametrize("block_size", [1, 2, 5])
 def test_invariant_subspaces(operator, n, expected, block_size):
     result = ls.eigsh(operator, 3, which="LA", block_size=block_size)
     np.testing.assert_allclose(result.eigenvalues, expected, atol=1e-8)
@@ -97,7 +104,7 @@ def test_invariant_subspaces(operator, n, expected, block_size):
     assert np.abs(x.T @ x - np.eye(3)).max() < 1e-12
 
 
-@pytest.mark.parametrize("scale", (1e-200, 1e-30, 1e30, 1e200))
+@pytest.mark.parametrize("scale", [1e-200, 1e-30, 1e30, 1e200])
 def test_extreme_scales(scale):
     matrix = rotated(SPECTRA["outliers"]) * scale
     result = ls.eigsh(matrix, 4, which="LA", tol=1e-9)
@@ -119,8 +126,8 @@ def test_a_good_start_saves_products():
         np.testing.assert_allclose(ls.eigsh(matrix, 3, which="LA", tol=1e-9, start=bad).eigenvalues, cold.eigenvalues, atol=1e-8)
 
 
-@pytest.mark.parametrize("block_size", (1, 2, 4, 20))
-@pytest.mark.parametrize("k", (1, 4, 15, 20))
+@pytest.mark.parametrize("block_size", [1, 2, 4, 20])
+@pytest.mark.parametrize("k", [1, 4, 15, 20])
 def test_block_sizes_and_small_orders(block_size, k):
     matrix = rotated(np.linspace(-1, 2, 20), 6)
     check(ls.eigsh(matrix, k, which="LA", block_size=block_size, tol=1e-10), matrix, wanted(np.linspace(-1, 2, 20), k, "LA"), 1e-10)
@@ -169,11 +176,21 @@ def test_save_and_load(tmp_path):
     assert str(again) == str(result) and "residual" in str(result) and result._repr_html_().startswith("<table>")
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"k": 0}, "argument k "), ({"k": 21}, "argument k is 21, but an operator of order 20 has only 20"), ({"which": "SM"}, "argument which is 'SM'"),
-    ({"tol": -1.0}, "argument tol "), ({"tol": np.nan}, "argument tol "), ({"block_size": 0}, "argument block_size "), ({"max_matvecs": 0}, "argument max_matvecs "),
-    ({"max_basis": 0}, "argument max_basis "), ({"time_budget": -1}, "argument time_budget "), ({"start": np.ones(3)}, r"argument start must have shape \(20,\)"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"k": 0}, "argument k "),
+        ({"k": 21}, "argument k is 21, but an operator of order 20 has only 20"),
+        ({"which": "SM"}, "argument which is 'SM'"),
+        ({"tol": -1.0}, "argument tol "),
+        ({"tol": np.nan}, "argument tol "),
+        ({"block_size": 0}, "argument block_size "),
+        ({"max_matvecs": 0}, "argument max_matvecs "),
+        ({"max_basis": 0}, "argument max_basis "),
+        ({"time_budget": -1}, "argument time_budget "),
+        ({"start": np.ones(3)}, r"argument start must have shape \(20,\)"),
+    ],
+)
 def test_bad_arguments_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         ls.eigsh(np.diag(np.arange(20.0)), **options)

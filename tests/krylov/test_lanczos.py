@@ -1,4 +1,5 @@
 """The Lanczos run as users meet it: arguments, breakdown, resuming, interruption and bad operators."""
+
 import time
 
 import numpy as np
@@ -79,7 +80,7 @@ def test_an_eigenvector_as_start_ends_after_one_step():
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("eigenvalues", [[3.0], [0.0], [0.0, 1.0], [-2.0, 1.0, 5.0], [1.0, 2.0, 3.0, 4.0, 5.0]], ids=str)
-@pytest.mark.parametrize("basis", ("diagonal", "rotated"))
+@pytest.mark.parametrize("basis", ["diagonal", "rotated"])
 def test_breakdown_at_the_number_of_distinct_eigenvalues(eigenvalues, basis, dtype):
     """The Krylov space is invariant there, so the rule is exact and further steps could only multiply rounding."""
     spectrum = np.repeat(eigenvalues, 20)
@@ -99,7 +100,9 @@ def test_probes_break_down_on_their_own():
     assert run.num_matvecs == 15
     assert np.all(run.alphas[0, 1:] == 0) and np.all(run.betas[0] == 0) and np.all(np.isnan(run.ritz_values[0, 1:]))
     np.testing.assert_allclose(run.ritz_values[2, :2], [5, 9], atol=1e-12)
-    np.testing.assert_allclose(run.ritz_values[1], ls.lanczos(ls.diagonal_operator(np.arange(60.0)), 12, start=np.ones(60)).ritz_values[0], atol=1e-10)
+    np.testing.assert_allclose(
+        run.ritz_values[1], ls.lanczos(ls.diagonal_operator(np.arange(60.0)), 12, start=np.ones(60)).ritz_values[0], atol=1e-10
+    )
     assert np.all(np.isfinite(run.ritz_vectors(1))) and run.ritz_vectors(0).shape == (60, 1)
 
 
@@ -122,7 +125,7 @@ MATRICES = {"smooth": rotated(EIGENVALUES), "breaks down": np.diag(np.repeat(np.
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("reorthogonalize", ("full", "none"))
+@pytest.mark.parametrize("reorthogonalize", ["full", "none"])
 @pytest.mark.parametrize("name", MATRICES)
 @pytest.mark.parametrize("cuts", [(15, 15), (1, 29), (16, 1, 13)], ids=str)
 def test_resumed_runs_are_bit_identical(name, dtype, reorthogonalize, cuts, tmp_path):
@@ -193,7 +196,7 @@ def test_extending_checks_its_arguments():
 # -- interruption ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("step", (1, 2, 7, 20))
+@pytest.mark.parametrize("step", [1, 2, 7, 20])
 def test_nan_in_a_product_keeps_the_steps_before_it(step):
     def spoil(product):
         product[17] = np.nan
@@ -212,7 +215,7 @@ def test_nan_in_a_product_keeps_the_steps_before_it(step):
         np.testing.assert_array_equal(again.alphas, whole.alphas)
 
 
-@pytest.mark.parametrize("value", (np.inf, -np.inf))
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
 def test_infinity_in_a_product_is_found(value):
     with pytest.raises(ls.NonFiniteProductError, match="step 3 "), np.errstate(invalid="ignore"):
         ls.lanczos(product_operator(Counting(3, lambda product: np.where(np.arange(60) == 5, value, product))), 20)
@@ -231,8 +234,8 @@ def _raise(error):
     raise error
 
 
-@pytest.mark.parametrize("error", (RuntimeError("the cluster went away"), MemoryError("out of memory"), ValueError("bad batch")), ids=repr)
-@pytest.mark.parametrize("reorthogonalize", ("full", "none"))
+@pytest.mark.parametrize("error", [RuntimeError("the cluster went away"), MemoryError("out of memory"), ValueError("bad batch")], ids=repr)
+@pytest.mark.parametrize("reorthogonalize", ["full", "none"])
 def test_a_product_that_raises_keeps_what_is_done(error, reorthogonalize):
     whole = ls.lanczos(product_operator(Counting(0, None)), 20, reorthogonalize=reorthogonalize)
     with pytest.raises(ls.LanczosInterrupted, match=rf"failed at step 7 \({type(error).__name__}: {error}\)") as caught:
@@ -250,7 +253,7 @@ def test_a_product_that_raises_at_once_raises_its_own_error():
         ls.lanczos(product_operator(Counting(1, lambda _: _raise(ZeroDivisionError()))), 5)
 
 
-@pytest.mark.parametrize("reorthogonalize", ("full", "none"))
+@pytest.mark.parametrize("reorthogonalize", ["full", "none"])
 def test_ctrl_c_returns_the_marked_partial_run(reorthogonalize):
     whole = ls.lanczos(product_operator(Counting(0, None)), 20, reorthogonalize=reorthogonalize)
     run = ls.lanczos(product_operator(Counting(7, lambda _: _raise(KeyboardInterrupt()))), 20, reorthogonalize=reorthogonalize)
@@ -277,7 +280,7 @@ def test_time_budget_returns_the_marked_partial_run():
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("size", (1.0, 1e-2))
+@pytest.mark.parametrize("size", [1.0, 1e-2])
 def test_an_asymmetric_operator_called_hermitian_raises(dtype, size):
     matrix = rotated(EIGENVALUES, 0, dtype) + (size * random_array((100, 100), dtype, 3)).astype(dtype)
     with pytest.raises(ValueError, match="The operator is not symmetric"):
@@ -297,9 +300,12 @@ def test_an_asymmetric_operator_that_says_nothing_raises_before_the_run():
     assert calls.calls == 2
 
 
-@pytest.mark.parametrize("dtype", (np.float32, np.float64))
-@pytest.mark.parametrize("eigenvalues", [np.r_[np.linspace(-1, 1, 290), np.linspace(5, 500, 10)], 10.0 ** np.linspace(-8, 4, 300), 1 / np.arange(1, 301.0)],
-                         ids=["outliers", "graded", "power law"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "eigenvalues",
+    [np.r_[np.linspace(-1, 1, 290), np.linspace(5, 500, 10)], 10.0 ** np.linspace(-8, 4, 300), 1 / np.arange(1, 301.0)],
+    ids=["outliers", "graded", "power law"],
+)
 def test_a_symmetric_operator_is_never_accused(eigenvalues, dtype):
     """Loss of orthogonality is not asymmetry: long runs over many converged eigenvalues, with rounding in the product."""
     for seed in range(5):
@@ -309,12 +315,16 @@ def test_a_symmetric_operator_is_never_accused(eigenvalues, dtype):
 
 def test_noise_at_the_level_of_single_precision_is_not_asymmetry():
     rng, diagonal = np.random.default_rng(0), np.linspace(1, 10, 300).astype(np.float32)
-    noisy = ls.aslinearoperator(lambda x: (diagonal * x * (1 + 1e-6 * rng.standard_normal(300))).astype(np.float32), shape=(300, 300),
-                                dtype=np.float32, hermitian=True)
+    noisy = ls.aslinearoperator(
+        lambda x: (diagonal * x * (1 + 1e-6 * rng.standard_normal(300))).astype(np.float32),
+        shape=(300, 300),
+        dtype=np.float32,
+        hermitian=True,
+    )
     assert ls.lanczos(noisy, 40).status == "complete"
 
 
-@pytest.mark.parametrize("reorthogonalize", ("full", "none"))
+@pytest.mark.parametrize("reorthogonalize", ["full", "none"])
 def test_a_product_that_returns_its_argument_or_a_shared_buffer(reorthogonalize):
     """The core writes neither to the block that it hands out nor to what comes back."""
     buffer = np.empty(60)
@@ -352,11 +362,20 @@ def test_a_basis_over_the_budget_warns_and_runs_on():
     assert ls.lanczos(a, 20, num_probes=2, memory_budget=40_000).reorthogonalize == "full"
 
 
-@pytest.mark.parametrize("options, name", [
-    ({"num_steps": 0}, "num_steps"), ({"num_steps": 2.5}, "num_steps"), ({"num_steps": True}, "num_steps"), ({"num_probes": 0}, "num_probes"),
-    ({"reorthogonalize": "partial"}, "reorthogonalize"), ({"memory_budget": "lots"}, "memory_budget"), ({"memory_budget": -1}, "memory_budget"),
-    ({"time_budget": 0.0}, "time_budget"), ({"time_budget": np.nan}, "time_budget"),
-])
+@pytest.mark.parametrize(
+    "options, name",
+    [
+        ({"num_steps": 0}, "num_steps"),
+        ({"num_steps": 2.5}, "num_steps"),
+        ({"num_steps": True}, "num_steps"),
+        ({"num_probes": 0}, "num_probes"),
+        ({"reorthogonalize": "partial"}, "reorthogonalize"),
+        ({"memory_budget": "lots"}, "memory_budget"),
+        ({"memory_budget": -1}, "memory_budget"),
+        ({"time_budget": 0.0}, "time_budget"),
+        ({"time_budget": np.nan}, "time_budget"),
+    ],
+)
 def test_bad_arguments_are_named(options, name):
     with pytest.raises(ValueError, match=rf"The argument {name} .*\."):
         ls.lanczos(wrap(rotated(EIGENVALUES)), **{"num_steps": 5, **options})

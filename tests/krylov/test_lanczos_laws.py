@@ -1,4 +1,5 @@
 """Lanczos coefficients against exact laws and exact moments; nothing here has a tuned tolerance."""
+
 import numpy as np
 import pytest
 from helpers import DTYPES, eps, goe, random_array, rotated, same_law
@@ -46,7 +47,7 @@ def test_exact_law_on_the_laguerre_orthogonal_ensemble():
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("n", (1, 2, 3, 40, 150))
+@pytest.mark.parametrize("n", [1, 2, 3, 40, 150])
 def test_as_many_steps_as_the_order_recover_the_spectrum(n, dtype):
     eigenvalues = np.sort(np.random.default_rng(n).standard_normal(n))
     run = ls.lanczos(wrap(rotated(eigenvalues, n, dtype)), n, num_probes=2, seed=1)
@@ -68,8 +69,8 @@ def has_the_moments(nodes, weights, exact):
     return np.allclose([weights @ nodes**p for p in range(len(exact))], exact, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("complex_valued", (False, True))
-@pytest.mark.parametrize("reorthogonalize", ("full", "none"))
+@pytest.mark.parametrize("complex_valued", [False, True])
+@pytest.mark.parametrize("reorthogonalize", ["full", "none"])
 def test_a_rule_of_m_nodes_has_2m_moments_and_wrong_weights_do_not(complex_valued, reorthogonalize):
     dtype = np.complex128 if complex_valued else np.float64
     matrix = rotated(np.linspace(-1, 1, 80) ** 3 + 0.2, 3, dtype)
@@ -108,16 +109,16 @@ def test_shift_and_scale_equivariance(shift, factor):
     np.testing.assert_allclose(other.betas, abs(factor) * run.betas, atol=1e-9 * norm)
 
 
-@pytest.mark.parametrize("power", (-150, -60, 60, 150))
+@pytest.mark.parametrize("power", [-150, -60, 60, 150])
 def test_powers_of_two_scale_exactly(power):
-    """Rounding is the same at every scale of a power of two, so the coefficients are equal to the bit; eigenvalues near the ends of the range, too."""
+    """Rounding is the same at every scale of a power of two, so the coefficients are equal to the bit."""
     matrix = rotated(np.linspace(-1, 2, 40))
     run, other = ls.lanczos(wrap(matrix), 12), ls.lanczos(wrap(matrix * 2.0**power), 12)
     np.testing.assert_array_equal(other.alphas, run.alphas * 2.0**power)
     np.testing.assert_array_equal(other.betas, run.betas * 2.0**power)
 
 
-@pytest.mark.parametrize("scale", (1e-300, 1e-200, 1e200, 1e300))
+@pytest.mark.parametrize("scale", [1e-300, 1e-200, 1e200, 1e300])
 def test_extreme_scales(scale):
     """Squares of the coefficients leave the range of doubles, the coefficients do not."""
     matrix = rotated(np.linspace(-1, 2, 40))
@@ -127,7 +128,7 @@ def test_extreme_scales(scale):
     np.testing.assert_allclose(other.ritz_values / scale, run.ritz_values, atol=1e-10)
 
 
-@pytest.mark.parametrize("scale", (1e-30, 1e30))
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
 def test_extreme_scales_in_single_precision(scale):
     matrix = rotated(np.linspace(-1, 2, 40))
     other = ls.lanczos(wrap((matrix * scale).astype(np.float32)), 12)
@@ -135,12 +136,19 @@ def test_extreme_scales_in_single_precision(scale):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("eigenvalues", [np.r_[np.linspace(-1, 1, 490), np.linspace(5, 20, 10)], 0.9 ** np.arange(500.0), 10.0 ** np.linspace(-12, 3, 500)],
-                         ids=["outliers", "geometric", "graded"])
+@pytest.mark.parametrize(
+    "eigenvalues",
+    [np.r_[np.linspace(-1, 1, 490), np.linspace(5, 20, 10)], 0.9 ** np.arange(500.0), 10.0 ** np.linspace(-12, 3, 500)],
+    ids=["outliers", "geometric", "graded"],
+)
 def test_basis_is_orthonormal(eigenvalues, dtype):
     """Full reorthogonalisation keeps the basis orthonormal to rounding where three terms alone lose everything."""
-    run = ls.lanczos(ls.diagonal_operator(eigenvalues.astype(np.float32 if eps(dtype) > 1e-10 else np.float64)) if np.dtype(dtype).kind == "f"
-                     else wrap(np.diag(eigenvalues).astype(dtype)), 80)
+    run = ls.lanczos(
+        ls.diagonal_operator(eigenvalues.astype(np.float32 if eps(dtype) > 1e-10 else np.float64))
+        if np.dtype(dtype).kind == "f"
+        else wrap(np.diag(eigenvalues).astype(dtype)),
+        80,
+    )
     basis = run.vectors.bases[0].to_numpy(int(run.num_steps_taken[0]))
     assert np.abs(basis.conj() @ basis.T - np.eye(len(basis))).max() < 100 * eps(dtype)
 

@@ -1,4 +1,5 @@
 """Matrices of structures, power networks, graphs and a Hamiltonian, against dense LAPACK."""
+
 import numpy as np
 import pytest
 from helpers import data_file

@@ -1,4 +1,5 @@
 """The self-check must pass what is right and catch what is wrong."""
+
 import numpy as np
 import pytest
 from helpers import DTYPES, random_array, rotated
@@ -19,7 +20,7 @@ def hessian_at(theta):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("scale", (1e-20, 1.0, 1e20))
+@pytest.mark.parametrize("scale", [1e-20, 1.0, 1e20])
 def test_a_right_operator_passes_in_every_precision_and_size(dtype, scale):
     for seed in range(5):
         matrix = (scale * rotated(np.r_[np.linspace(-1, 1, N - 1), 50.0], 0, dtype)).astype(dtype)
@@ -36,7 +37,9 @@ def test_zero_and_identity_pass():
 def fails(function, reason, dtype=np.float64, hermitian=True):
     check = ls.check_operator(operator(function, dtype, hermitian))
     errors = {
-        "finite": not check.finite, "determinism": check.determinism_error > check.tolerance, "linearity": check.linearity_error > check.tolerance,
+        "finite": not check.finite,
+        "determinism": check.determinism_error > check.tolerance,
+        "linearity": check.linearity_error > check.tolerance,
         "symmetry": (check.symmetry_error or 0) > check.tolerance,
     }
     assert not check.passed and errors[reason], str(check)
@@ -126,7 +129,11 @@ def test_require_hermitian():
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("eigenvalues", [np.linspace(-1, 1, N), np.r_[np.full(N - 1, 1e-6), 1e3], 10.0 ** np.linspace(-10, 5, N)], ids=["flat", "spike", "graded"])
+@pytest.mark.parametrize(
+    "eigenvalues",
+    [np.linspace(-1, 1, N), np.r_[np.full(N - 1, 1e-6), 1e3], 10.0 ** np.linspace(-10, 5, N)],
+    ids=["flat", "spike", "graded"],
+)
 def test_a_hermitian_operator_is_never_turned_away(eigenvalues, dtype):
     matrix = rotated(eigenvalues, 3, dtype)
     for seed in range(20):

@@ -1,4 +1,5 @@
 """Operators from what users have."""
+
 import numpy as np
 import pytest
 import scipy.sparse as sparse
@@ -11,8 +12,8 @@ H = rotated(np.linspace(-1, 2, 12))
 X = random_array((12, 3), np.float64, 1)
 
 
-@pytest.mark.parametrize("kind", ("csr", "csc", "coo", "bsr", "dia", "dok", "lil"))
-@pytest.mark.parametrize("container", ("array", "matrix"))
+@pytest.mark.parametrize("kind", ["csr", "csc", "coo", "bsr", "dia", "dok", "lil"])
+@pytest.mark.parametrize("container", ["array", "matrix"])
 def test_sparse_formats(kind, container):
     matrix = getattr(sparse, f"{kind}_{container}")(H)
     operator = ls.aslinearoperator(matrix)
@@ -23,8 +24,8 @@ def test_sparse_formats(kind, container):
     assert ls.aslinearoperator(rectangular).hermitian is False
 
 
-@pytest.mark.parametrize("dtype", (np.int8, np.int64, np.uint8, np.uint64, bool))
-@pytest.mark.parametrize("wrap", (np.asarray, sparse.csr_array), ids=("dense", "sparse"))
+@pytest.mark.parametrize("dtype", [np.int8, np.int64, np.uint8, np.uint64, bool])
+@pytest.mark.parametrize("wrap", [np.asarray, sparse.csr_array], ids=("dense", "sparse"))
 def test_integer_and_boolean_matrices_work_in_double_precision(wrap, dtype):
     """An adjacency matrix must not multiply modulo 256."""
     matrix = np.asarray(np.random.default_rng(0).integers(0, 2, (50, 50)) * (1 if dtype is bool else 100), dtype=dtype)
@@ -32,7 +33,9 @@ def test_integer_and_boolean_matrices_work_in_double_precision(wrap, dtype):
     operator = ls.aslinearoperator(wrap(matrix))
     assert operator.dtype == np.float64 and operator.hermitian is True
     np.testing.assert_allclose(operator @ np.ones(50), matrix.astype(float).sum(axis=1))
-    np.testing.assert_allclose(ls.eigsh(operator, 1, which="LA", tol=1e-9).eigenvalues, np.linalg.eigvalsh(matrix.astype(float))[-1:], rtol=1e-7)
+    np.testing.assert_allclose(
+        ls.eigsh(operator, 1, which="LA", tol=1e-9).eigenvalues, np.linalg.eigvalsh(matrix.astype(float))[-1:], rtol=1e-7
+    )
 
 
 def test_half_precision_is_widened():
@@ -49,7 +52,7 @@ def test_nested_lists_and_existing_operators():
         ls.aslinearoperator(operator, hermitian=False)
 
 
-@pytest.mark.parametrize("dtype", (np.float32, np.float64, np.complex64, np.complex128))
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64, np.complex128])
 def test_symmetry_is_looked_up(dtype):
     h = rotated(np.linspace(-1, 2, 12), 0, dtype)
     for wrap in (np.asarray, sparse.csr_array):
@@ -60,8 +63,11 @@ def test_symmetry_is_looked_up(dtype):
 
 
 def test_scipy_operators_with_and_without_blocks_and_adjoints():
-    for inner in (sla.aslinearoperator(H), sla.LinearOperator(H.shape, matvec=lambda x: H @ x, dtype=H.dtype),
-                  sla.LinearOperator(H.shape, matvec=lambda x: H @ x, rmatvec=lambda x: H.T @ x, dtype=H.dtype)):
+    for inner in (
+        sla.aslinearoperator(H),
+        sla.LinearOperator(H.shape, matvec=lambda x: H @ x, dtype=H.dtype),
+        sla.LinearOperator(H.shape, matvec=lambda x: H @ x, rmatvec=lambda x: H.T @ x, dtype=H.dtype),
+    ):
         operator = ls.aslinearoperator(inner, hermitian=True)
         np.testing.assert_allclose(operator @ X, H @ X, atol=1e-13)
         np.testing.assert_allclose(operator.rmatmat(X), H @ X, atol=1e-13)
@@ -89,7 +95,7 @@ class OnlyAt:
         return H @ x
 
 
-@pytest.mark.parametrize("foreign", (OnlyMatvec, Duck, OnlyAt))
+@pytest.mark.parametrize("foreign", [OnlyMatvec, Duck, OnlyAt])
 def test_ducks(foreign):
     operator = ls.aslinearoperator(foreign(), hermitian=True)
     np.testing.assert_allclose(operator @ X, H @ X, atol=1e-13)
@@ -120,11 +126,16 @@ def test_a_callable_that_returns_its_argument_or_one_buffer():
     np.testing.assert_array_equal(ls.aslinearoperator(lambda x: x, shape=(12, 12), dtype=float) @ X, X)
 
 
-@pytest.mark.parametrize("function, error, message", [
-    (lambda x: x[:-1], ValueError, r"should return a vector of shape \(12,\), but returned an array of shape \(11,\)"),
-    (lambda x: x[:, None], ValueError, "should return a vector"), (lambda x: x @ x, ValueError, r"shape \(\)"), (lambda x: None, (ValueError, TypeError), "."),
-    (lambda x: 1j * x, TypeError, "returned complex numbers.*pass dtype=complex"),
-])
+@pytest.mark.parametrize(
+    "function, error, message",
+    [
+        (lambda x: x[:-1], ValueError, r"should return a vector of shape \(12,\), but returned an array of shape \(11,\)"),
+        (lambda x: x[:, None], ValueError, "should return a vector"),
+        (lambda x: x @ x, ValueError, r"shape \(\)"),
+        (lambda x: None, (ValueError, TypeError), "."),
+        (lambda x: 1j * x, TypeError, "returned complex numbers.*pass dtype=complex"),
+    ],
+)
 def test_a_callable_with_a_wrong_product(function, error, message):
     with pytest.raises(error, match=message):
         ls.aslinearoperator(function, shape=(12, 12), dtype=float).matvec(np.ones(12))
@@ -149,7 +160,13 @@ def test_a_callable_that_takes_double_precision_into_single_is_rounded():
 def test_arrays_of_torch_and_jax():
     torch = pytest.importorskip("torch")
     jnp = pytest.importorskip("jax.numpy")
-    for foreign in (torch.tensor(H), torch.tensor(H, requires_grad=True), torch.tensor(H, dtype=torch.float32), jnp.asarray(H), jnp.asarray(H, dtype=jnp.float32)):
+    for foreign in (
+        torch.tensor(H),
+        torch.tensor(H, requires_grad=True),
+        torch.tensor(H, dtype=torch.float32),
+        jnp.asarray(H),
+        jnp.asarray(H, dtype=jnp.float32),
+    ):
         operator = ls.aslinearoperator(foreign)
         atol = 1e-13 if operator.dtype == np.float64 else 1e-5
         np.testing.assert_allclose(operator @ X, H @ X, atol=atol)
@@ -169,21 +186,35 @@ def test_callables_written_in_torch_and_jax():
         np.testing.assert_allclose(operator @ X, H @ X, atol=1e-5)
 
 
-@pytest.mark.parametrize("obj, options, error, message", [
-    (lambda x: x, {}, ValueError, r"pass shape=\(n, n\) and dtype="), (lambda x: x, {"shape": (3, 3)}, ValueError, "dtype"), (3.0, {}, TypeError, "float cannot be used"),
-    (None, {}, TypeError, "NoneType cannot be used"), (np.ones(3), {}, ValueError, r"array of shape \(3,\) is no matrix"), (np.ones((2, 2, 2)), {}, ValueError, "no matrix"),
-    (np.array([["a"]]), {}, TypeError, "holds no numbers"), ({}, {}, TypeError, "dict cannot be used"),
-])
+@pytest.mark.parametrize(
+    "obj, options, error, message",
+    [
+        (lambda x: x, {}, ValueError, r"pass shape=\(n, n\) and dtype="),
+        (lambda x: x, {"shape": (3, 3)}, ValueError, "dtype"),
+        (3.0, {}, TypeError, "float cannot be used"),
+        (None, {}, TypeError, "NoneType cannot be used"),
+        (np.ones(3), {}, ValueError, r"array of shape \(3,\) is no matrix"),
+        (np.ones((2, 2, 2)), {}, ValueError, "no matrix"),
+        (np.array([["a"]]), {}, TypeError, "holds no numbers"),
+        ({}, {}, TypeError, "dict cannot be used"),
+    ],
+)
 def test_bad_objects(obj, options, error, message):
     with pytest.raises(error, match=message):
         ls.aslinearoperator(obj, **options)
 
 
-@pytest.mark.parametrize("call, message", [
-    (lambda: ls.diagonal_operator(np.ones((2, 2))), "argument diagonal must have shape"), (lambda: ls.low_rank(np.ones(3), [1.0]), "argument factor must have shape"),
-    (lambda: ls.low_rank(np.ones((3, 2)), [1.0]), "argument values must be 2 real numbers"), (lambda: ls.low_rank(np.ones((3, 1)), [1j]), "argument values"),
-    (lambda: ls.identity(0), "at least one row"), (lambda: ls.identity(3, backend="gpu"), "argument backend is 'gpu'"),
-])
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: ls.diagonal_operator(np.ones((2, 2))), "argument diagonal must have shape"),
+        (lambda: ls.low_rank(np.ones(3), [1.0]), "argument factor must have shape"),
+        (lambda: ls.low_rank(np.ones((3, 2)), [1.0]), "argument values must be 2 real numbers"),
+        (lambda: ls.low_rank(np.ones((3, 1)), [1j]), "argument values"),
+        (lambda: ls.identity(0), "at least one row"),
+        (lambda: ls.identity(3, backend="gpu"), "argument backend is 'gpu'"),
+    ],
+)
 def test_bad_structured_operators(call, message):
     with pytest.raises(ValueError, match=message):
         call()

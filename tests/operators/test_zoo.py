@@ -1,4 +1,5 @@
 """Every kind of operator in every precision: the rules that hold for all of them."""
+
 import pickle
 
 import numpy as np
@@ -59,8 +60,10 @@ ZOO = {
     "callable": lambda t: (op(hermitian(t).__matmul__, shape=(N, N), dtype=t, hermitian=True), hermitian(t)),
     "identity": lambda t: (ls.identity(N, dtype=t), np.eye(N)),
     "diagonal": lambda t: (ls.diagonal_operator(random_array((N,), t, 1)), np.diag(random_array((N,), t, 1))),
-    "low rank": lambda t: (ls.low_rank(random_array((N, 3), t, 2), [1.0, -2.0, 0.5]),
-                           (random_array((N, 3), t, 2) * np.array([1, -2, 0.5])) @ random_array((N, 3), t, 2).conj().T),
+    "low rank": lambda t: (
+        ls.low_rank(random_array((N, 3), t, 2), [1.0, -2.0, 0.5]),
+        (random_array((N, 3), t, 2) * np.array([1, -2, 0.5])) @ random_array((N, 3), t, 2).conj().T,
+    ),
     "sum": lambda t: (op(square(t)) + op(square(t, 1)) + op(square(t, 2)), square(t) + square(t, 1) + square(t, 2)),
     "difference": lambda t: (op(square(t)) - ls.identity(N, dtype=t), square(t) - np.eye(N)),
     "product": lambda t: (op(wide(t)) @ op(square(t)) @ op(square(t, 1)), wide(t) @ square(t) @ square(t, 1)),
@@ -71,10 +74,15 @@ ZOO = {
     "adjoint": lambda t: (op(wide(t)).H, wide(t).conj().T),
     "transpose": lambda t: (op(wide(t)).T, wide(t).T),
     "transpose of hermitian": lambda t: (op(hermitian(t)).T, hermitian(t).T),
-    "adjoint of a sum of products": lambda t: ((op(square(t)) @ op(square(t, 1)) + scalar(t) * op(hermitian(t))).H,
-                                               (square(t) @ square(t, 1) + scalar(t) * hermitian(t)).conj().T),
+    "adjoint of a sum of products": lambda t: (
+        (op(square(t)) @ op(square(t, 1)) + scalar(t) * op(hermitian(t))).H,
+        (square(t) @ square(t, 1) + scalar(t) * hermitian(t)).conj().T,
+    ),
     "transpose of adjoint": lambda t: (op(wide(t)).H.T, wide(t).conj()),
-    "nested": lambda t: ((2 * (op(hermitian(t)) + ls.identity(N, dtype=t)) @ op(square(t)).T).H, (2 * (hermitian(t) + np.eye(N)) @ square(t).T).conj().T),
+    "nested": lambda t: (
+        (2 * (op(hermitian(t)) + ls.identity(N, dtype=t)) @ op(square(t)).T).H,
+        (2 * (hermitian(t) + np.eye(N)) @ square(t).T).conj().T,
+    ),
 }
 
 
@@ -225,27 +233,36 @@ def test_flags_of_composites(dtype):
         assert (1j * h).hermitian is not True and ls.diagonal_operator(np.array([1j])).hermitian is False
 
 
-@pytest.mark.parametrize("call, error, message", [
-    (lambda a, b: a + b, ValueError, "cannot be added: the shapes must be equal"),
-    (lambda a, b: b @ a @ a @ b, ValueError, "cannot be multiplied: the inner lengths must be equal"),
-    (lambda a, b: a * np.nan, ValueError, "the factor must be finite"),
-    (lambda a, b: a + 1, TypeError, "unsupported operand"),
-    (lambda a, b: a + np.ones((N, N)), TypeError, "operand"),
-    (lambda a, b: a.matvec(np.ones(N + 1)), ValueError, rf"needs a vector of length {N}, but got an array of shape \({N + 1},\)"),
-    (lambda a, b: a.matvec(np.ones((N, 1))), ValueError, "needs a vector of length"),
-    (lambda a, b: a.matmat(np.ones(N)), ValueError, rf"needs a block of vectors of shape \({N}, k\)"),
-    (lambda a, b: a @ np.ones((2, 2, 2)), ValueError, "3 dimensions"),
-    (lambda a, b: a.to_dense(memory_budget=10), MemoryError, "over the budget of 10 B"),
-])
+@pytest.mark.parametrize(
+    "call, error, message",
+    [
+        (lambda a, b: a + b, ValueError, "cannot be added: the shapes must be equal"),
+        (lambda a, b: b @ a @ a @ b, ValueError, "cannot be multiplied: the inner lengths must be equal"),
+        (lambda a, b: a * np.nan, ValueError, "the factor must be finite"),
+        (lambda a, b: a + 1, TypeError, "unsupported operand"),
+        (lambda a, b: a + np.ones((N, N)), TypeError, "operand"),
+        (lambda a, b: a.matvec(np.ones(N + 1)), ValueError, rf"needs a vector of length {N}, but got an array of shape \({N + 1},\)"),
+        (lambda a, b: a.matvec(np.ones((N, 1))), ValueError, "needs a vector of length"),
+        (lambda a, b: a.matmat(np.ones(N)), ValueError, rf"needs a block of vectors of shape \({N}, k\)"),
+        (lambda a, b: a @ np.ones((2, 2, 2)), ValueError, "3 dimensions"),
+        (lambda a, b: a.to_dense(memory_budget=10), MemoryError, "over the budget of 10 B"),
+    ],
+)
 def test_errors(call, error, message):
     with pytest.raises(error, match=message):
         call(op(square(np.float64)), op(wide(np.float64)))
 
 
-@pytest.mark.parametrize("shape, dtype, error, message", [
-    ((3,), float, ValueError, "argument shape must be a pair of lengths"), (5, float, ValueError, "argument shape"), ((0, 3), float, ValueError, "at least one row"),
-    ((3, 3), int, TypeError, "argument dtype is int64.*pass dtype=float"), ((3, 3), "U1", TypeError, "argument dtype"),
-])
+@pytest.mark.parametrize(
+    "shape, dtype, error, message",
+    [
+        ((3,), float, ValueError, "argument shape must be a pair of lengths"),
+        (5, float, ValueError, "argument shape"),
+        ((0, 3), float, ValueError, "at least one row"),
+        ((3, 3), int, TypeError, "argument dtype is int64.*pass dtype=float"),
+        ((3, 3), "U1", TypeError, "argument dtype"),
+    ],
+)
 def test_a_subclass_says_shape_and_dtype(shape, dtype, error, message):
     class Zero(ls.LinearOperator):
         def _matmat(self, x):

@@ -45,6 +45,13 @@ def test_residuals_are_horizontal_error_bars():
     np.testing.assert_allclose([np.ptp(bar[:, 0]) / 2 for bar in bars], expected)
 
 
+def test_isolated_eigenvalues_within_the_bulk_are_shown_too():
+    result = FakeSpectrum(BULK, (5.0,), inner=(0.5, 0.75))
+    x, y = by_gid(plots.spectrum(result), "inner").get_data()
+    np.testing.assert_array_equal(x, [0.5, 0.75])
+    np.testing.assert_allclose(y, 1 / result.dimension)
+
+
 def test_band_holds_the_bulk():
     ax = plots.spectrum(NEAR)
     x, y = by_gid(ax, "bulk").get_data()
@@ -141,8 +148,10 @@ def test_union_of_views_holds_both():
 
 @pytest.mark.parametrize("low, high", [(-1e-3, 1e5), (-50.0, 2.0), (3.0, 4000.0)])
 def test_ticks_are_few_and_inside(low, high):
-    ticks = View(low, high, 1e-4, 1e-6, 1.0).ticks()
-    assert 2 <= len(ticks) <= 12 and all(low <= tick <= high for tick in ticks) and ticks == sorted(ticks)
+    view = View(low, high, 1e-4, 1e-6, 1.0)
+    (left, right), ticks = view.limits, view.ticks()
+    assert left < low < high < right
+    assert 2 <= len(ticks) <= 12 and all(left <= tick <= right for tick in ticks) and ticks == sorted(ticks)
 
 
 def test_drawing_leaves_pyplot_and_the_style_alone():

@@ -1,4 +1,5 @@
 """Closed forms of the Marchenko-Pastur law, against quadrature, published numbers and sampled matrices."""
+
 import subprocess
 import sys
 
@@ -151,19 +152,35 @@ def test_shapes_and_not_a_number():
     assert isinstance(law.stieltjes(1j), complex)
 
 
-@pytest.mark.parametrize("arguments, name", [
-    ({"ratio": 0.0}, "ratio"), ({"ratio": -1.0}, "ratio"), ({"ratio": np.nan}, "ratio"), ({"ratio": np.inf}, "ratio"), ({"ratio": "1"}, "ratio"),
-    ({"ratio": 1.0, "variance": 0.0}, "variance"), ({"ratio": 1.0, "variance": -2.0}, "variance"), ({"ratio": 1.0, "variance": np.nan}, "variance"),
-])
+@pytest.mark.parametrize(
+    "arguments, name",
+    [
+        ({"ratio": 0.0}, "ratio"),
+        ({"ratio": -1.0}, "ratio"),
+        ({"ratio": np.nan}, "ratio"),
+        ({"ratio": np.inf}, "ratio"),
+        ({"ratio": "1"}, "ratio"),
+        ({"ratio": 1.0, "variance": 0.0}, "variance"),
+        ({"ratio": 1.0, "variance": -2.0}, "variance"),
+        ({"ratio": 1.0, "variance": np.nan}, "variance"),
+    ],
+)
 def test_bad_parameters_are_named(arguments, name):
     with pytest.raises(ValueError, match=rf"The argument {name}, .* must be a positive finite number, but is .*\."):
         MarchenkoPastur(**arguments)
 
 
-@pytest.mark.parametrize("call, name", [
-    (lambda law: law.moment(-1), "k"), (lambda law: law.moment(1.5), "k"), (lambda law: law.jacobi_coefficients(0), "k"),
-    (lambda law: law.gauss_rule(True), "k"), (lambda law: law.quantile(1.1), "q"), (lambda law: law.quantile([0.5, np.nan]), "q"),
-])
+@pytest.mark.parametrize(
+    "call, name",
+    [
+        (lambda law: law.moment(-1), "k"),
+        (lambda law: law.moment(1.5), "k"),
+        (lambda law: law.jacobi_coefficients(0), "k"),
+        (lambda law: law.gauss_rule(True), "k"),
+        (lambda law: law.quantile(1.1), "q"),
+        (lambda law: law.quantile([0.5, np.nan]), "q"),
+    ],
+)
 def test_bad_arguments_are_named(call, name):
     with pytest.raises(ValueError, match=rf"The argument {name} "):
         call(MarchenkoPastur(ratio=0.5))

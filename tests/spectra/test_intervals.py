@@ -1,4 +1,5 @@
 """Coverage: an interval at 95 % holds in 95 % of cases, and a bound always, on spectra that are meant to break them."""
+
 import functools
 
 import numpy as np
@@ -8,7 +9,7 @@ from scipy import stats
 
 import linop_spectra as ls
 
-N, SEEDS = 300, 200
+N, SEEDS = 200, 200
 
 
 @functools.cache
@@ -47,7 +48,7 @@ def coverage(name, runs, f, level=0.95):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("steps, probes", [(8, 2), (20, 4), (40, 2)])
+@pytest.mark.parametrize("steps, probes", [(8, 2), (24, 3)])
 @pytest.mark.parametrize("name", spectra())
 def test_traces_are_covered(name, steps, probes):
     runs = densities(name, steps, probes)
@@ -56,7 +57,7 @@ def test_traces_are_covered(name, steps, probes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ("flat", "linear", "outliers", "power law", "low rank", "two signs"))
+@pytest.mark.parametrize("name", ["flat", "linear", "outliers", "power law", "low rank", "two signs"])
 def test_traces_from_one_probe_are_covered(name):
     runs = densities(name, 20, 1)
     hits = {function: coverage(name, runs, f) for function, f in FUNCTIONS.items()}
@@ -64,7 +65,7 @@ def test_traces_from_one_probe_are_covered(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("steps", (6, 20))
+@pytest.mark.parametrize("steps", [6, 20])
 def test_one_probe_with_degenerate_outliers_is_covered(steps):
     """The guard of a single probe lets multiplicities of two to nine pass: the interval has to allow for that."""
     runs = densities("degenerate", steps, 1)
@@ -72,7 +73,7 @@ def test_one_probe_with_degenerate_outliers_is_covered(steps):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ("outliers", "low rank", "degenerate"))
+@pytest.mark.parametrize("name", ["outliers", "low rank", "degenerate"])
 def test_single_precision_is_covered(name):
     runs = densities(name, 30, 2, np.float32, 100)
     hits = {function: coverage(name, runs, f) for function, f in FUNCTIONS.items()}
@@ -91,7 +92,7 @@ def test_a_logarithm_that_few_steps_cannot_see(steps, probes):
     assert hits >= least_hits(40, 0.95)
 
 
-@pytest.mark.parametrize("level", (0.5, 0.8, 0.99))
+@pytest.mark.parametrize("level", [0.5, 0.8, 0.99])
 def test_other_levels(level):
     """Neither too narrow nor, where quadrature is exact, too wide."""
     runs = densities("linear", 12, 2)
@@ -100,13 +101,18 @@ def test_other_levels(level):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("probes", (1, 2))
-@pytest.mark.parametrize("name", ("flat", "linear", "outliers", "power law", "two signs", "low rank"))
+@pytest.mark.parametrize("probes", [1, 2])
+@pytest.mark.parametrize("name", ["flat", "linear", "outliers", "power law", "two signs", "low rank"])
 def test_distribution_bands_cover(name, probes):
     """Point by point, at 95 %, against the exact spectrum; also between the nodes and far outside."""
     eigenvalues = np.sort(spectra()[name])
     span = np.ptp(eigenvalues)
-    x = np.concatenate([np.quantile(eigenvalues, [0.02, 0.25, 0.5, 0.75, 0.9]) + 1e-4 * span, [eigenvalues[0] - span, eigenvalues[-1] + span, eigenvalues[-1] - 0.3 * span]])
+    x = np.concatenate(
+        [
+            np.quantile(eigenvalues, [0.02, 0.25, 0.5, 0.75, 0.9]) + 1e-4 * span,
+            [eigenvalues[0] - span, eigenvalues[-1] + span, eigenvalues[-1] - 0.3 * span],
+        ]
+    )
     true = np.searchsorted(eigenvalues, x, side="right") / N
     hits = np.zeros(len(x))
     for S in densities(name, 15, probes):

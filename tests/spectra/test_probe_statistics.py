@@ -1,4 +1,5 @@
 """What one random probe says about a spectrum: exact laws, and what deflation does to them."""
+
 import numpy as np
 import pytest
 from helpers import same_law
@@ -17,7 +18,7 @@ def masses(values, dtype, draws):
     return np.array(out)
 
 
-@pytest.mark.parametrize("m", (1, 12, 40))
+@pytest.mark.parametrize("m", [1, 12, 40])
 def test_distribution_function_of_one_probe_is_a_beta_variable(m):
     n = 50
     assert same_law(masses(np.r_[np.zeros(n - m), np.ones(m)], np.float64, 400), stats.beta(m / 2, (n - m) / 2))
@@ -47,7 +48,9 @@ def test_trace_of_ten_equal_outliers_from_one_probe_and_after_deflation():
     assert predicted == pytest.approx(0.447, abs=0.005)
 
     def relative(count, **options):
-        return np.array([ls.spectral_density(operator, num_steps=30, seed=seed, **options).trace().value / trace - 1 for seed in range(count)])
+        return np.array(
+            [ls.spectral_density(operator, num_steps=30, seed=seed, **options).trace().value / trace - 1 for seed in range(count)]
+        )
 
     plain = relative(seeds, num_probes=1, deflate=False)
     # The standard error of a standard deviation of a chi-square mixture with kurtosis 3 + 12 / 10 is 5 % here.
@@ -60,7 +63,7 @@ def test_trace_of_ten_equal_outliers_from_one_probe_and_after_deflation():
     assert np.sum(np.abs(single) < 0.05) >= 57 and np.std(np.sort(np.abs(single))[:57]) < 0.01
 
 
-@pytest.mark.parametrize("probes", (1, 2, 5))
+@pytest.mark.parametrize("probes", [1, 2, 5])
 def test_standard_error_of_the_trace_is_the_deviation_over_seeds(probes):
     """One probe says what others would say: its standard error is the spread over seeds, sqrt(2 Var / (p (n + 2))) times n."""
     n, seeds = 300, 200

@@ -1,4 +1,5 @@
 """Rules, brackets and bounds against measures that are known: none may ever be violated."""
+
 import numpy as np
 import pytest
 from helpers import haar
@@ -16,8 +17,11 @@ def random_measure(rng):
     size = int(rng.integers(3, 150))
     kind = int(rng.integers(6))
     places = [
-        lambda: rng.standard_normal(size), lambda: rng.standard_exponential(size) - 0.1, lambda: np.r_[np.zeros(size // 2), rng.standard_normal(size - size // 2)],
-        lambda: rng.choice([-1, 1], size) * 10.0 ** rng.uniform(-8, 2, size), lambda: np.r_[rng.standard_normal(size - 2) * 1e-3, 5.0, -7.0],
+        lambda: rng.standard_normal(size),
+        lambda: rng.standard_exponential(size) - 0.1,
+        lambda: np.r_[np.zeros(size // 2), rng.standard_normal(size - size // 2)],
+        lambda: rng.choice([-1, 1], size) * 10.0 ** rng.uniform(-8, 2, size),
+        lambda: np.r_[rng.standard_normal(size - 2) * 1e-3, 5.0, -7.0],
         lambda: np.repeat(rng.standard_normal(size // 3 + 1), 3)[:size],
     ][kind]()
     masses = rng.standard_normal(size) ** 2 if rng.random() < 0.7 else rng.standard_exponential(size) ** 4
@@ -41,7 +45,14 @@ def test_radau_bracket_is_never_violated():
     tight = 0
     for rng, places, masses, alphas, betas in measures(1000):
         nodes = gauss_rule(alphas, betas).nodes
-        for z in (0.0, float(rng.choice(places)), float(rng.normal()), float(nodes[len(nodes) // 2]) * (1 + 1e-9), float(places.max() + 1), float(places.min() - 1)):
+        for z in (
+            0.0,
+            float(rng.choice(places)),
+            float(rng.normal()),
+            float(nodes[len(nodes) // 2]) * (1 + 1e-9),
+            float(places.max() + 1),
+            float(places.min() - 1),
+        ):
             lower, upper = mass_bracket(alphas, betas, z)
             # An atom that rounding moves across z belongs to either side.
             near = np.abs(places - z) <= 1e-13 * np.abs(places).max()
@@ -131,7 +142,7 @@ def test_the_bounds_are_within_a_sensible_factor():
         assert 1.0 <= bounds.wasserstein(rule.nodes, rule.weights, 0.0, 2.0) / distance < 6
 
 
-@pytest.mark.parametrize("k", (1, 2, 17))
+@pytest.mark.parametrize("k", [1, 2, 17])
 def test_a_rule_knows_its_residuals_and_gaps(k):
     q = haar(60, 0)
     matrix = (q * np.linspace(-1, 3, 60)) @ q.T
@@ -143,7 +154,7 @@ def test_a_rule_knows_its_residuals_and_gaps(k):
     assert not rule.exact and (np.isinf(rule.gaps).all() if k == 1 else rule.gaps[0] == rule.nodes[1] - rule.nodes[0])
 
 
-@pytest.mark.parametrize("confidence", (0.5, 0.95, 0.999))
+@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.999])
 @pytest.mark.parametrize("probes, share", [(1, 0.0), (1, 0.005), (1, 0.3), (4, 0.5), (3, 1.0)])
 def test_sampling_interval_covers_under_the_exact_law(confidence, probes, share):
     """Masses drawn from the Beta law itself: coverage by its distribution function, not by simulation, for one probe."""

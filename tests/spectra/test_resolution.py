@@ -1,4 +1,5 @@
 """The mass that could sit at zero must not be understated: a reader takes it as a certificate."""
+
 import numpy as np
 import pytest
 from helpers import rotated
@@ -8,13 +9,15 @@ import linop_spectra as ls
 ZEROS, N = 370, 400
 
 
-@pytest.mark.parametrize("dtype", (np.float32, np.float64))
-@pytest.mark.parametrize("steps", (5, 20, 28, 30, 31, 32, 34, 40, 64))
-@pytest.mark.parametrize("basis", ("diagonal", "rotated"))
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("steps", [5, 20, 28, 30, 31, 32, 34, 40, 64])
+@pytest.mark.parametrize("basis", ["diagonal", "rotated"])
 def test_zeros_of_a_low_rank_matrix(basis, steps, dtype):
     """Thirty eigenvalues and 370 zeros, before, at and after the step that resolves them all: the probes' mass at zero stays possible."""
     eigenvalues = np.r_[np.zeros(ZEROS), np.linspace(1, 10, N - ZEROS)]
-    operator = ls.aslinearoperator(np.diag(eigenvalues).astype(dtype) if basis == "diagonal" else rotated(eigenvalues, 0, dtype), hermitian=True)
+    operator = ls.aslinearoperator(
+        np.diag(eigenvalues).astype(dtype) if basis == "diagonal" else rotated(eigenvalues, 0, dtype), hermitian=True
+    )
     for seed in range(3):
         S = ls.spectral_density(operator, num_steps=steps, num_probes=2, seed=seed)
         # Five standard deviations of the probes' mass around the share of zeros.
