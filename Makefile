@@ -18,7 +18,7 @@ demo: $(VENV)/.demo
 	$(BIN)/python -m linop_spectra demo --out demo-output
 
 test: lint
-	$(BIN)/python -m pytest --doctest-modules linop_spectra tests
+	$(BIN)/python -m pytest
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

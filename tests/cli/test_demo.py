@@ -11,6 +11,11 @@ from linop_spectra.cli import demo, digits
 
 @pytest.fixture
 def short(monkeypatch):
+    import torch
+
+    # Two threads that wait for each other on a busy machine take fifty times as long as one.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     monkeypatch.setattr(demo, "STEPS", 12)
     monkeypatch.setattr(digits, "EPOCHS", 2)
     whole = digits.load_digits
@@ -20,6 +25,8 @@ def short(monkeypatch):
         return digits.Digits(tuple(part[:200] for part in data.train), data.held_out)
 
     monkeypatch.setattr(digits, "load_digits", few)
+    yield
+    torch.set_num_threads(threads)
 
 
 def test_demo_writes_picture_results_and_numbers(command, short, tmp_path):

@@ -57,10 +57,11 @@ def test_radau_bracket_is_never_violated():
             # An atom that rounding moves across z belongs to either side.
             near = np.abs(places - z) <= 1e-13 * np.abs(places).max()
             below, at_or_below = masses[(places < z) & ~near].sum(), masses[(places <= z) | near].sum()
-            assert lower <= at_or_below + ROUNDING and upper >= below - ROUNDING
+            slack = ROUNDING if betas[-1] > 0 else 1e-7  # masses below rounding end a run
+            assert lower <= at_or_below + slack and upper >= below - slack
             if betas[-1] > 0 and not near.any():
                 assert lower - ROUNDING <= below <= upper + ROUNDING
-            assert 0 <= lower <= upper + 1e-15 and upper <= 1
+            assert 0 <= lower <= upper + 1e-15 and upper <= 1 + 1e-15
             tight += upper - lower < 0.2
     assert tight > 2000  # and it says something
 
@@ -81,9 +82,10 @@ def test_christoffel_mass_is_never_exceeded():
     for rng, places, masses, alphas, betas in measures(300, seed=1):
         unique = np.unique(places)
         at = np.concatenate([unique[rng.integers(len(unique), size=8)], [0.0]])
+        # An atom that the rule has found is known to rounding only: at one number beside it there is nothing.
+        distance = np.abs(at[:, None] - gauss_rule(alphas, betas).nodes).min(axis=1)
+        at = at[distance > 1e-7 * np.abs(places).max()]
         true = np.array([masses[places == x].sum() for x in at])
-        if len(alphas) > len(unique) // 2:  # an atom that the rule has found is known to rounding only, and so is its mass at one number
-            continue
         bound = christoffel_mass(alphas, betas, at)
         assert np.all(true <= bound * (1 + 1e-6) + ROUNDING)
         assert np.all((bound >= 0) & (bound <= 1 + 1e-15))
