@@ -84,7 +84,8 @@ def read_result(path: PathLike) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     if not path.exists():
         raise FileNotFoundError(f"There is no file {str(path)!r} to load.")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Our own handle: numpy leaves it open when the file is damaged.
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         scalars = json.loads(str(arrays.pop(_HEADER)))
         kind, version = scalars["kind"], scalars["format"]

@@ -175,6 +175,6 @@ def require_hermitian(operator: LinearOperator, purpose: str, *, seed: int = 0) 
         raise ValueError(
             f"{purpose} needs a Hermitian (real: symmetric) operator, but two random products of this one disagree: "
             f"<u, Av> = {numbers[0]:.6g} and <Au, v> = {numbers[1]:.6g}. "
-            "Pass the symmetric part (A + A.H) / 2, or hermitian=True if the products are merely noisy."
+            "Pass the symmetric part (A + A.H) / 2, or compute the products in a wider type if they are merely noisy."
         )
 

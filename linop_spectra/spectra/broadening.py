@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+_NARROWEST = 1e-140  # the square of such a Gaussian is still a number
 SPACINGS = 0.75
 """Width of a Gaussian in units of the local distance between nodes."""
 
@@ -15,10 +16,10 @@ SPACINGS = 0.75
 def adaptive_widths(nodes: np.ndarray, floor: float) -> np.ndarray:
     """Standard deviations for the Gaussians at `nodes` (ascending), never below `floor`."""
     if len(nodes) == 1:
-        return np.full(1, max(floor, 1e-3 * abs(nodes[0]), np.finfo(float).tiny))
+        return np.full(1, max(floor, 1e-3 * abs(nodes[0]), _NARROWEST))
     steps = np.diff(nodes)
     local = np.concatenate([steps[:1], (steps[:-1] + steps[1:]) / 2, steps[-1:]])
-    smallest = max(floor, 1e-12 * float(np.max(np.abs(nodes))), np.finfo(float).tiny)
+    smallest = max(floor, 1e-12 * float(np.max(np.abs(nodes))), _NARROWEST)
     return np.maximum(SPACINGS * local, smallest)
 
 
@@ -35,7 +36,7 @@ def widths(nodes: np.ndarray, sharp: np.ndarray, floor: float) -> np.ndarray:
         gaps = np.diff(nodes, prepend=-np.inf, append=np.inf)
         gap = np.minimum(gaps[:-1], gaps[1:])[sharp]
         alone = adaptive_widths(nodes[:1], floor)[0]
-        out[sharp] = np.maximum(np.where(np.isfinite(gap), np.minimum(narrow, 0.3 * gap), alone), floor)
+        out[sharp] = np.maximum(np.where(np.isfinite(gap), np.minimum(narrow, 0.3 * gap), alone), max(floor, _NARROWEST))
     return out
 
 

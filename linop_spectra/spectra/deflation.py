@@ -24,6 +24,8 @@ CONVERGED = 1e-3
 """A Ritz value may be pinned when its residual is below this share of the norm and ..."""
 ISOLATED = 10.0
 """... below its gap by this factor."""
+ROUNDING = 1e3
+"""... and its gap is at least so many units of rounding of the norm: closer eigenvalues cannot be told from one."""
 GUARD_LEVEL = 1e-3
 """Chance that the guard of a single probe objects to a simple eigenvalue (10.83 times 1/n for a real probe)."""
 STRICT_LEVEL = 0.05
@@ -103,10 +105,32 @@ class Deflation:
         return nodes[order], weights[order]
 
 
-def sharp_nodes(rule: GaussRule) -> np.ndarray:
-    """Which nodes have converged to an isolated eigenvalue."""
-    scale = rule.norm
-    return (rule.residuals <= CONVERGED * scale) & (ISOLATED * rule.residuals < rule.gaps)
+def sharp_nodes(rule: GaussRule, eps: float) -> np.ndarray:
+    """Which nodes have converged to an isolated eigenvalue, in arithmetic with unit rounding `eps`."""
+    gaps = rule.gaps
+    return (rule.residuals <= CONVERGED * rule.norm) & (ISOLATED * rule.residuals < gaps) & (gaps > ROUNDING * eps * rule.norm)
+
+
+def without_copies(rule: GaussRule, eps: float) -> GaussRule:
+    """Drop nodes that rounding made: a converged multiple eigenvalue comes again, at rounding distance and with no weight.
+
+    The weight goes to the node that was copied, so that the rule stays the same measure up to rounding.
+    """
+    order = np.argsort(-rule.weights, kind="stable")
+    kept = np.ones(len(order), dtype=bool)
+    weights = rule.weights.copy()
+    near = ROUNDING * eps * rule.norm
+    for position, i in enumerate(order[1:], start=1):
+        larger = order[:position]
+        larger = larger[kept[larger] & (np.abs(rule.nodes[larger] - rule.nodes[i]) <= near)]
+        if len(larger) and rule.weights[i] < eps * rule.weights[larger[0]]:
+            kept[i] = False
+            weights[larger[0]] += rule.weights[i]
+    if kept.all():
+        return rule
+    return dataclasses.replace(
+        rule, nodes=rule.nodes[kept], weights=weights[kept], residuals=rule.residuals[kept], vectors=rule.vectors[:, kept]
+    )
 
 
 def deflate(run: LanczosResult, *, pin: bool) -> Deflation:
@@ -125,9 +149,12 @@ def deflate(run: LanczosResult, *, pin: bool) -> Deflation:
         The split measure.
     """
     n = run.dimension
-    rules = tuple(gauss_rule(*run.jacobi(probe)) for probe in range(run.num_probes))
-    sharp = tuple(sharp_nodes(rule) for rule in rules)
-    matches = _match(rules, sharp)
+    eps = float(np.finfo(run.dtype).eps)
+    rules = tuple(without_copies(gauss_rule(*run.jacobi(probe)), eps) for probe in range(run.num_probes))
+    sharp = tuple(sharp_nodes(rule, eps) for rule in rules)
+    # Converged values of two probes differ by the rounding of the recurrence.
+    rounding = 10 * eps * np.sqrt(run.num_steps) * max(rule.norm for rule in rules)
+    matches = _match(rules, sharp, rounding)
     half = 1.0 if np.dtype(run.dtype).kind == "c" else 0.5
     verified = run.start_overlaps is not None and len(rules) > 1
     if verified:
@@ -151,16 +178,15 @@ def deflate(run: LanczosResult, *, pin: bool) -> Deflation:
 Match = tuple[int, ...]
 
 
-def _match(rules: tuple[GaussRule, ...], sharp: tuple[np.ndarray, ...]) -> list[Match]:
+def _match(rules: tuple[GaussRule, ...], sharp: tuple[np.ndarray, ...], rounding: float) -> list[Match]:
     """Eigenvalues that every probe resolves, as one node index for each probe."""
     matches = []
-    tolerance = 1e-10 * max(rule.norm for rule in rules)
     for index in np.flatnonzero(sharp[0]):
         match = [int(index)]
         for rule, mask in zip(rules[1:], sharp[1:], strict=True):
             distance = np.abs(rule.nodes - rules[0].nodes[index])
             nearest = int(np.argmin(distance))
-            if not mask[nearest] or distance[nearest] > rules[0].residuals[index] + rule.residuals[nearest] + tolerance:
+            if not mask[nearest] or distance[nearest] > rules[0].residuals[index] + rule.residuals[nearest] + rounding:
                 break
             match.append(nearest)
         else:
@@ -180,8 +206,9 @@ def _verified_simple(run: LanczosResult, rules: tuple[GaussRule, ...], matches: 
     """Compare each probe's weight with its squared overlap with the Ritz vector of probe 0."""
     assert run.start_overlaps is not None
     n, first = run.dimension, rules[0]
-    k = len(first.nodes)
-    rounding = 1e3 * float(np.finfo(run.dtype).eps)
+    k = len(first.vectors)
+    eps = float(np.finfo(run.dtype).eps)
+    rounding = 1e3 * eps
     simple = np.ones(len(matches), dtype=bool)
     for probe in range(1, len(rules)):
         rule = rules[probe]
@@ -190,7 +217,7 @@ def _verified_simple(run: LanczosResult, rules: tuple[GaussRule, ...], matches: 
             i, j = match[0], match[probe]
             weight, overlap = n * rule.weights[j], n * overlaps[i]
             # First-order errors of the two Ritz vectors, in units of the standard size 1/sqrt(n) of an overlap.
-            angle = first.residuals[i] / first.gaps[i] + rule.residuals[j] / rule.gaps[j]
+            angle = sum((r.residuals[node] + 10 * eps * r.norm) / r.gaps[node] for r, node in ((first, i), (rule, j)))
             tolerance = 4 * (1 + np.sqrt(max(weight, overlap))) * angle + rounding * (1 + weight)
             simple[position] &= bool(abs(weight - overlap) <= tolerance)
     return simple

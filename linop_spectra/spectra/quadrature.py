@@ -82,7 +82,7 @@ def mass_bracket(alphas: np.ndarray, betas: np.ndarray, z: float) -> tuple[float
     """
     if betas[-1] == 0.0:
         rule = gauss_rule(alphas, betas)
-        below = float(rule.weights[rule.nodes < z].sum())
+        below = min(float(rule.weights[rule.nodes < z].sum()), 1.0)
         return below, below
     nodes, vectors = ritz(*radau_coefficients(alphas, betas, z))
     weights = vectors[0] ** 2
@@ -111,8 +111,10 @@ def radau_coefficients(alphas: np.ndarray, betas: np.ndarray, z: float) -> tuple
     return np.append(alphas, last), np.append(betas, 0.0)
 
 
-def christoffel_mass(alphas: np.ndarray, betas: np.ndarray, x: np.ndarray) -> np.ndarray:
+def christoffel_mass(alphas: np.ndarray, betas: np.ndarray, x: np.ndarray, rounding: float = 0.0) -> np.ndarray:
     """Largest mass that a measure with these coefficients can have at `x`: ``1 / sum_j p_j(x)^2``, j = 0 .. k.
+
+    The polynomials amplify rounding near a node that has converged; there the node's own weight is added.
 
     Here ``p_j`` are the orthonormal polynomials. Far outside the spectrum
     the polynomials overflow, and the mass is zero.
@@ -123,6 +125,8 @@ def christoffel_mass(alphas: np.ndarray, betas: np.ndarray, x: np.ndarray) -> np
         Jacobi coefficients, shape (k,).
     x : numpy.ndarray
         Points, any shape.
+    rounding : float
+        Distance below which places are not told apart.
 
     Returns
     -------
@@ -130,19 +134,25 @@ def christoffel_mass(alphas: np.ndarray, betas: np.ndarray, x: np.ndarray) -> np
         Masses between 0 and 1, the shape of `x`.
     """
     x = np.asarray(x, dtype=np.float64)
+    rule = gauss_rule(alphas, betas)
+    near = np.abs(x[..., None] - rule.nodes) <= max(rounding, 4 * np.finfo(np.float64).eps * rule.norm)
+    on_nodes = (near * rule.weights).sum(axis=-1)
+    if rule.exact:
+        return np.minimum(on_nodes, 1.0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.minimum(on_nodes + _christoffel(alphas, betas, x), 1.0)
+
+
+def _christoffel(alphas: np.ndarray, betas: np.ndarray, x: np.ndarray) -> np.ndarray:
     previous, current = np.zeros_like(x), np.ones_like(x)
     total = np.ones_like(x)
     before = 0.0
     for alpha, beta in zip(alphas, betas, strict=True):
-        if beta == 0.0:  # an exact rule: mass sits on its nodes alone
-            rule = gauss_rule(alphas, betas)
-            near = np.abs(x[..., None] - rule.nodes) <= 1e-12 * max(rule.norm, np.finfo(float).tiny)
-            return (near * rule.weights).sum(axis=-1)
         previous, current = current, ((x - alpha) * current - before * previous) / beta
         before = beta
         total = total + current**2
         # Beyond this size the mass is zero in double precision; clipping keeps the recurrence from overflowing.
-        large = np.abs(current) > 1e150
+        large = ~(np.abs(current) <= 1e150)
         total = np.where(large, np.inf, total)
         current, previous = np.where(large, 1e150, current), np.where(large, 1e150, previous)
     return 1.0 / total

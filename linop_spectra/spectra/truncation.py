@@ -1,0 +1,75 @@
+"""How far a Gauss rule of k points is from the integral of a function, judged by what shorter and neighbouring rules give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from .quadrature import gauss_rule, radau_coefficients
+
+Function = Callable[[np.ndarray], np.ndarray]
+_SLOWEST = 0.95
+"""Convergence slower than this ratio is not extrapolated further."""
+
+
+def truncation_error(alphas: np.ndarray, betas: np.ndarray, f: Function) -> float:
+    """Estimate of the error of the k-point Gauss rule for `f`.
+
+    The larger of three: the change since half of the steps; the rest of a geometric series through the rules of k/2, 3k/4 and
+    k steps; and the distance from the Gauss-Radau rules with a node at either end of the spectrum, which bracket the integral
+    where the derivatives of `f` keep their signs (Golub and Meurant, 2010).
+
+    Parameters
+    ----------
+    alphas, betas : numpy.ndarray
+        Jacobi coefficients, shape (k,), the last beta being the residual norm.
+    f : callable
+        Function of an array of points.
+
+    Returns
+    -------
+    float
+        Not negative.
+    """
+    k = len(alphas)
+
+    def integral(steps: int) -> float:
+        rule = gauss_rule(alphas[:steps], betas[:steps])
+        return float(f(rule.nodes) @ rule.weights)
+
+    full, late, early = integral(k), integral(max(1, 3 * k // 4)), integral(max(1, k // 2))
+    last, before = abs(full - late), abs(late - early)
+    error = max(last, abs(full - early))
+    if before > 0 and last > 1e-12 * abs(full):
+        ratio = min(last / before, _SLOWEST)
+        error = max(error, last * ratio / (1 - ratio))
+    rule = gauss_rule(alphas, betas)
+    for end, sign in ((0, -1.0), (-1, 1.0)):
+        radau = _radau_integral(alphas, betas, f, float(rule.nodes[end]), sign * float(rule.residuals[end]))
+        if radau is not None:
+            error = max(error, abs(full - radau))
+    return error
+
+
+def _radau_integral(alphas: np.ndarray, betas: np.ndarray, f: Function, node: float, reach: float) -> float | None:
+    """Integral by the Gauss-Radau rule with a node beyond the last one, as far out as `f` is defined."""
+    for _ in range(30):
+        if reach == 0.0:
+            return None
+        rule = gauss_rule(*radau_coefficients(alphas, betas, node + reach))
+        try:
+            return float(f(rule.nodes) @ rule.weights)
+        except ValueError:  # not defined there
+            reach /= 2
+    return None
+
+
+def variation(f: Function, nodes: np.ndarray, shifts: np.ndarray) -> np.ndarray:
+    """Largest change of `f` when each node moves by its shift to either side; sides where `f` is not defined do not count."""
+    with np.errstate(all="ignore"):
+        center, left, right = (
+            np.broadcast_to(np.asarray(f(x), dtype=np.float64), nodes.shape) for x in (nodes, nodes - shifts, nodes + shifts)
+        )
+        changes = np.stack([np.abs(left - center), np.abs(right - center)])
+    return np.where(np.isfinite(changes), changes, 0.0).max(axis=0)
