@@ -1,6 +1,6 @@
 """Certified spectra of matrices too large to write down."""
 
-from . import random_matrices
+from . import plots, random_matrices
 from .adapters import objective
 from .backends import to_numpy
 from .curvature import BatchLoss, Objective
@@ -48,6 +48,7 @@ __all__ = [
     "low_rank",
     "objective",
     "plan",
+    "plots",
     "random_matrices",
     "spectral_density",
     "spectral_norm",

@@ -14,7 +14,7 @@ from .result import KrylovVectors, LanczosResult
 # Steps between two looks at the scalars of a device.
 _STEPS_BETWEEN_FETCHES = 8
 # A residual is rounding when it is this many units of it: of the whole operator, or of the product it was left over from.
-_GLOBAL_ROUNDING, _LOCAL_ROUNDING = 0.5, 50.0
+_GLOBAL_ROUNDING, _LOCAL_ROUNDING = 0.5, 100.0
 
 
 class ProductError(Exception):

@@ -96,8 +96,8 @@ def _draw_bulk(ax: Axes, result: Any, view: View, confidence: float) -> None:
 
 
 def _draw_outliers(ax: Axes, result: Any, view: View) -> Axes | None:
-    outliers, inner = result.outliers(), _isolated_inside(result)
-    if not outliers and not inner:
+    outliers = result.outliers()
+    if not outliers:
         return None
     right = ax.twinx()
     right.set_yscale("log")
@@ -106,32 +106,15 @@ def _draw_outliers(ax: Axes, result: Any, view: View) -> Axes | None:
         right.spines[side].set_visible(False)
     right.spines["right"].set_color(OUTLIER)
     right.tick_params(labelsize=SMALL, colors=OUTLIER, which="both")
-    if outliers:
-        values = np.array([outlier.value for outlier in outliers])
-        weights = np.array([outlier.weight for outlier in outliers])
-        errors = np.array([outlier.residual_norm for outlier in outliers]) + float(result.noise_floor)
-        right.vlines(values, view.bottom, weights, color=OUTLIER, linewidth=1.2, gid="outliers")
-        right.errorbar(
-            values, weights, xerr=errors, fmt="o", markersize=3.5, color=OUTLIER, ecolor=OUTLIER, elinewidth=1.0, capsize=2.5,
-            label=f"{len(values)} outlier{'s' if len(values) != 1 else ''} ± error", gid="errors",
-        )
-    if inner:
-        places, heights = zip(*inner, strict=True)
-        right.plot(
-            places, heights, linestyle="none", marker="o", markersize=3.0, markerfacecolor="white", markeredgecolor=OUTLIER,
-            markeredgewidth=0.8, label=f"{len(inner)} isolated within the bulk", gid="inner",
-        )
+    values = np.array([outlier.value for outlier in outliers])
+    weights = np.array([outlier.weight for outlier in outliers])
+    errors = np.array([outlier.residual_norm for outlier in outliers]) + float(result.noise_floor)
+    right.vlines(values, view.bottom, weights, color=OUTLIER, linewidth=1.2, gid="outliers")
+    right.errorbar(
+        values, weights, xerr=errors, fmt="o", markersize=3.5, color=OUTLIER, ecolor=OUTLIER, elinewidth=1.0, capsize=2.5,
+        label=f"{len(values)} outlier{'s' if len(values) != 1 else ''} ± error", gid="errors",
+    )
     return right
-
-
-def _isolated_inside(result: Any) -> list[tuple[float, float]]:
-    """Places and weights of isolated eigenvalues that are no outliers: the smooth density leaves them out as well."""
-    outside = {outlier.value for outlier in result.outliers()}
-    return [
-        (atom.value, 1 / result.dimension if atom.simple else atom.weight)
-        for atom in result.deflation.atoms
-        if atom.value not in outside
-    ]
 
 
 def _draw_unresolved(ax: Axes, result: Any, view: View) -> None:

@@ -48,6 +48,8 @@ class Atom:
         Mean Gauss weight over the probes that resolve it.
     simple : bool
         Whether it passed the guard.
+    places : tuple of int
+        Index of its node in the rule of each probe.
     """
 
     value: float
@@ -55,6 +57,7 @@ class Atom:
     shift: float
     weight: float
     simple: bool
+    places: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -73,6 +76,8 @@ class Deflation:
         For each probe, which nodes are isolated and converged (bool, shape (k,)).
     rest : tuple of (numpy.ndarray, numpy.ndarray)
         For each probe nodes and weights of what is not pinned; the weights sum to one.
+    rest_sharp : tuple of numpy.ndarray
+        The part of `sharp` that belongs to `rest`.
     n : int
         Order of the operator.
     objections : tuple of float
@@ -96,6 +101,15 @@ class Deflation:
         """Number of eigenvalues that are not pinned."""
         return self.n - len(self.pinned)
 
+    def of_probe(self, probe: int) -> tuple[np.ndarray, np.ndarray]:
+        """Weights at the nodes of one probe's rule, pinned ones included (they sum to one), and which of them are pinned."""
+        rule = self.rules[probe]
+        is_pinned = np.zeros(len(rule.nodes), dtype=bool)
+        is_pinned[[atom.places[probe] for atom in self.atoms if atom.value in self.pinned]] = True
+        weights = np.full(len(rule.nodes), 1.0 / self.n)
+        weights[~is_pinned] = self.rest_dimension / self.n * self.rest[probe][1]
+        return weights, is_pinned
+
     def pooled(self) -> tuple[np.ndarray, np.ndarray]:
         """All nodes in ascending order and their weights, which sum to one."""
         share = self.rest_dimension / self.n / len(self.rules)
@@ -112,20 +126,22 @@ def sharp_nodes(rule: GaussRule, eps: float) -> np.ndarray:
 
 
 def without_copies(rule: GaussRule, eps: float) -> GaussRule:
-    """Drop nodes that rounding made: a converged multiple eigenvalue comes again, at rounding distance and with no weight.
+    """Drop nodes that rounding made: a multiple eigenvalue comes again once it has converged, with no weight of its own.
 
-    The weight goes to the node that was copied, so that the rule stays the same measure up to rounding.
+    Such a node is made of rounding alone (its eigenvector meets the probe in less than a unit of it), or lies at rounding
+    distance from the node that it copies. The weight goes to the nearest node that stays.
     """
     order = np.argsort(-rule.weights, kind="stable")
     kept = np.ones(len(order), dtype=bool)
     weights = rule.weights.copy()
     near = ROUNDING * eps * rule.norm
     for position, i in enumerate(order[1:], start=1):
-        larger = order[:position]
-        larger = larger[kept[larger] & (np.abs(rule.nodes[larger] - rule.nodes[i]) <= near)]
-        if len(larger) and rule.weights[i] < eps * rule.weights[larger[0]]:
+        larger = order[:position][kept[order[:position]]]
+        nearest = larger[np.argmin(np.abs(rule.nodes[larger] - rule.nodes[i]))]
+        copied = abs(rule.nodes[nearest] - rule.nodes[i]) <= near and rule.weights[i] < eps * rule.weights[nearest]
+        if copied or rule.weights[i] < 10 * eps**2:
             kept[i] = False
-            weights[larger[0]] += rule.weights[i]
+            weights[nearest] += rule.weights[i]
     if kept.all():
         return rule
     return dataclasses.replace(
@@ -199,7 +215,7 @@ def _atom(rules: tuple[GaussRule, ...], match: Match, simple: bool) -> Atom:
     rule, index = rules[best], match[best]
     residual, gap = float(rule.residuals[index]), float(rule.gaps[index])
     weight = float(np.mean([one.weights[i] for one, i in zip(rules, match, strict=True)]))
-    return Atom(float(rule.nodes[index]), residual, residual * (residual / gap), weight, simple)
+    return Atom(float(rule.nodes[index]), residual, residual * (residual / gap), weight, simple, match)
 
 
 def _verified_simple(run: LanczosResult, rules: tuple[GaussRule, ...], matches: list[Match]) -> np.ndarray:

@@ -215,15 +215,15 @@ class SpectralDensity:
         broadening : "adaptive" or float
             Width of the Gaussians: 0.75 times the local distance of the nodes, or one number for all.
         outliers : bool
-            Whether isolated eigenvalues are part of it. In a figure they are better drawn as sticks.
+            Whether what `outliers` returns is part of it. In a figure they are better drawn as sticks.
 
         Returns
         -------
         array
             Density, in units of one over an eigenvalue, the shape of `x`.
         """
-        first, _ = self._smooth(np.asarray(x, dtype=np.float64), broadening, outliers)
-        return float(first) if first.ndim == 0 else first
+        total, _, _ = self._smooth(np.asarray(x, dtype=np.float64), broadening, outliers)
+        return float(total) if total.ndim == 0 else total
 
     def density_band(self, x: Any, confidence: float = 0.95, broadening: Broadening = "adaptive") -> tuple[np.ndarray, np.ndarray]:
         """Interval for the broadened density of the bulk at each `x`: what other probes would have changed.
@@ -234,38 +234,34 @@ class SpectralDensity:
 
         _check_level(confidence)
         x = np.asarray(x, dtype=np.float64)
-        first, second = self._smooth(x, broadening, outliers=False)
+        total, first, second = self._smooth(x, broadening, outliers=False)
         n = self.deflation.rest_dimension
         draws = self.num_probes * ((n + 1) if self._complex else (n + 2) / 2)
         share = max(n / self.dimension, np.finfo(float).tiny)
         error = np.sqrt(np.maximum(second * share - first**2, 0) / draws)
         half = stats.norm.ppf(0.5 + confidence / 2) * error
-        return np.maximum(first - half, 0), first + half
+        return np.maximum(total - half, 0), total + half
 
-    def _smooth(self, x: np.ndarray, width: Broadening, outliers: bool) -> tuple[np.ndarray, np.ndarray]:
+    def _smooth(self, x: np.ndarray, width: Broadening, outliers: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Broadened density; and of the part that sampling moves, the density again and the mean square of its kernel."""
         if width != "adaptive" and not (isinstance(width, (int, float)) and 0 < width < math.inf):
             raise ValueError(f"The argument broadening must be 'adaptive' or a positive width, but is {width!r}.")
-        d, floor = self.deflation, self.noise_floor
-        share = d.rest_dimension / d.n / len(d.rules)
-        first, second = np.zeros(x.shape), np.zeros(x.shape)
-        narrow = []
-        for (nodes, weights), sharp in zip(d.rest, d.rest_sharp, strict=True):
-            if len(nodes) == 0:
-                continue
-            sigma = broadening.widths(nodes, sharp, floor) if width == "adaptive" else np.full(len(nodes), float(width))
-            narrow.append(float(np.median(sigma)))
-            keep = np.ones(len(nodes), dtype=bool) if outliers else ~sharp
-            a, b = broadening.gaussians(x, nodes[keep], share * weights[keep], sigma[keep])
-            first, second = first + a, second + b
-        if outliers and len(d.pinned):
-            sigma = broadening.widths(d.pinned, np.ones(len(d.pinned), dtype=bool), floor)
-            if narrow:
-                sigma = np.minimum(sigma, max(float(np.mean(narrow)), floor))
-            if width != "adaptive":
-                sigma = np.full(len(d.pinned), float(width))
-            a, b = broadening.gaussians(x, d.pinned, np.full(len(d.pinned), 1 / d.n), sigma)
-            first, second = first + a, second + b
-        return first, second
+        d = self.deflation
+        total, moving, square = np.zeros(x.shape), np.zeros(x.shape), np.zeros(x.shape)
+        for probe, rule in enumerate(d.rules):
+            weights, is_pinned = d.of_probe(probe)
+            outside = np.zeros(len(rule.nodes), dtype=bool)
+            outside[[d.atoms[i].places[probe] for i in self._edges.outliers]] = True
+            sigma = np.full(len(rule.nodes), float(width)) if width != "adaptive" else None
+            if sigma is None:
+                sigma = broadening.widths(rule.nodes, outside, self.noise_floor)
+            for chosen, moves in ((is_pinned, False), (~is_pinned, True)):
+                keep = chosen if outliers else chosen & ~outside
+                first, second = broadening.gaussians(x, rule.nodes[keep], weights[keep] / len(d.rules), sigma[keep])
+                total += first
+                if moves:
+                    moving, square = moving + first, square + second
+        return total, moving, square
 
     # -- functionals ---------------------------------------------------------------------------------------------------
 

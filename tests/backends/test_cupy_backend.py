@@ -181,7 +181,7 @@ def test_spectral_density_agrees(dtype):
     host, device = pair(rotated(EIGENVALUES, dtype=dtype))
     here, there = (ls.spectral_density(a, num_steps=50, num_probes=2, seed=0) for a in (host, device))
     tolerance = 1e-10 if eps(dtype) < 1e-10 else 1e-3
-    grid = np.linspace(-2, 21, 400)
+    grid = np.linspace(-2, 21.37, 400)  # no point falls on an eigenvalue, where rounding decides on which side of a jump it is
     np.testing.assert_allclose(there.cdf(grid), here.cdf(grid), atol=tolerance)
     for method in ("trace", "negative_mass", "bulk_edges"):
         one, two = getattr(here, method)(), getattr(there, method)()

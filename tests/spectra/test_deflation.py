@@ -83,7 +83,7 @@ def test_the_measure_is_right_for_multiple_eigenvalues():
 
 def test_outliers_report_multiplicity_and_residual():
     S = density(np.r_[BULK, [6.0] * 9, 9.0], 1, probes=6)
-    six, nine = S.outliers()
+    six, nine = S.outliers()[-2:]
     assert (six.simple, nine.simple) == (False, True)
     assert six.multiplicity == pytest.approx(9, abs=5 * np.sqrt(18 / 6)) and nine.weight == pytest.approx(1 / 200, rel=1e-12)
     assert six.residual_norm < 1e-6 and nine.value == pytest.approx(9, abs=1e-6)
