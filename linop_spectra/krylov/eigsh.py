@@ -8,6 +8,7 @@ import warnings
 from typing import Any, Literal, get_args
 
 import numpy as np
+from scipy import linalg
 
 from .._progress import Progress, ProgressBar
 from ..backends import Array
@@ -18,6 +19,8 @@ from .result import on_host
 
 Which = Literal["LM", "LA", "SA", "BE"]
 _TILE = 1 << 16
+_PRODUCTS_BETWEEN_LOOKS = 10
+_SMALL = 300
 
 
 @register("eigenpairs")
@@ -106,7 +109,7 @@ def eigsh(
     block_size : int
         Vectors multiplied at a time. An eigenvalue of multiplicity up to the block size is found completely.
     max_basis : int, optional
-        Vectors kept; by default ``max(3 k, 30)`` plus two blocks.
+        Vectors kept; by default ``3 k`` plus two blocks, at least 32, and for orders below 300 the whole space if need be.
     max_matvecs : int, optional
         Products after which unconverged pairs are returned, marked; by default 100 times the basis.
     seed : int
@@ -157,7 +160,7 @@ def eigsh(
     with ProgressBar(progress, k, "eigsh", unit="pair") as bar:
         shown = 0
         while True:
-            solver.fill()
+            full = solver.fill(_PRODUCTS_BETWEEN_LOOKS)
             wanted, residuals, norm = solver.wanted()
             good = int(np.sum(residuals <= tol * norm))
             bar.advance(max(0, good - shown))
@@ -165,7 +168,8 @@ def eigsh(
             spent = time_budget is not None and time.perf_counter() - began > time_budget
             if good == k or solver.num_matvecs >= budget or spent or solver.complete:
                 break
-            solver.restart(wanted)
+            if full:
+                solver.restart()
     values, vectors = solver.vectors(wanted)
     residual_norms = solver.true_residuals(values, vectors)
     converged = residual_norms <= tol * norm + 8 * np.finfo(operator.dtype).eps * norm
@@ -190,7 +194,8 @@ class _ThickRestart:
         self.b = min(block_size, self.n)
         first = self._starting_rows(start)
         self.b = max(self.b, len(first))
-        default = max(3 * k, 30) + 2 * self.b
+        # A small matrix may use its whole space: a restart would only forget.
+        default = max(3 * k + 2 * self.b, 32, min(self.n, _SMALL))
         self.max_basis = min(self.n, max(default if max_basis is None else check_count("max_basis", max_basis), k + 2 * self.b))
         self.V = self.backend.empty((self.max_basis + self.b, self.n), operator.dtype)
         wide = np.complex128 if operator.dtype.kind == "c" else np.float64
@@ -251,13 +256,15 @@ class _ThickRestart:
         self.backend.scale_into(w, 1.0 / norm, w)
         return found
 
-    def fill(self) -> None:
-        """Grow the space to its full size."""
-        while self.m + self.b <= self.max_basis:
+    def fill(self, products: int) -> bool:
+        """Grow the space by some vectors, at least until it holds the wanted pairs. Returns whether it is full."""
+        aim = max(self.m + max(products, self.b), self.k + self.b)
+        while self.m < aim and self.m + self.b <= self.max_basis:
             self._grow()
             if self.m >= self.n:
                 self.complete = True
-                return
+                return True
+        return self.m + self.b > self.max_basis
 
     def _grow(self) -> None:
         m, b = self.m, self.b
@@ -271,9 +278,9 @@ class _ThickRestart:
             h = self._project_out(w, m + b)
             if not np.all(np.isfinite(h)):
                 raise FloatingPointError(f"A product with the operator holds NaN or infinity (product {self.num_matvecs}).")
-            scale = max(self.norm, float(np.linalg.norm(h)))
+            scale = max(self.norm, float(linalg.norm(h)))
             known = self.T[m + column, :m].conj()
-            if m and np.linalg.norm(h[:m] - known) > np.sqrt(np.finfo(self.operator.dtype).eps) * scale:
+            if m and linalg.norm(h[:m] - known) > np.sqrt(np.finfo(self.operator.dtype).eps) * scale:
                 raise ValueError(
                     "The operator is not symmetric (complex: not Hermitian): products disagree with those of earlier steps. "
                     "Pass the symmetric part (A + A.H) / 2, or look at check_operator(A)."
@@ -312,7 +319,9 @@ class _ThickRestart:
         theta, self.S = np.linalg.eigh(self.T[:m, :m])
         self.theta = theta
         self.norm = max(self.norm, float(np.max(np.abs(theta))))
-        residuals = np.linalg.norm(self.T[m : m + b, m - b : m] @ self.S[m - b :, :], axis=0) if m < self.n else np.zeros(m)
+        coupling = np.abs(self.T[m : m + b, m - b : m] @ self.S[m - b :, :])
+        scale = float(np.max(coupling)) if m < self.n else 0.0  # squares of the extremes are no numbers
+        residuals = scale * linalg.norm(coupling / scale, axis=0) if scale > 0 else np.zeros(m)
         order = self._order()[: self.k]
         return np.sort(order), residuals[order], self.norm or 1.0
 
@@ -329,7 +338,7 @@ class _ThickRestart:
         ends[1::2] = np.arange(m)[: len(ends[1::2])]
         return ends
 
-    def restart(self, wanted: np.ndarray) -> None:
+    def restart(self) -> None:
         """Shrink the space to its best Ritz vectors; the block to grow by stays."""
         m, b = self.m, self.b
         keep = min(max(self.k + b, (3 * m) // 5), m - b)

@@ -14,7 +14,6 @@ class FakeSpectrum:
     num_probes: int = 2
     status: str = "complete"
     residual: float = 0.02
-    inner: tuple = ()
 
     @property
     def dimension(self):
@@ -23,11 +22,6 @@ class FakeSpectrum:
     @property
     def nodes(self):
         return np.sort(np.concatenate([np.quantile(self.bulk, np.linspace(0, 1, 40)), self.spikes]))
-
-    @property
-    def deflation(self):
-        atoms = [SimpleNamespace(value=value, simple=True, weight=2.0) for value in (*self.inner, *self.spikes)]
-        return SimpleNamespace(atoms=atoms)
 
     def bulk_edges(self):
         return float(self.bulk.min()), float(self.bulk.max())

@@ -45,13 +45,6 @@ def test_residuals_are_horizontal_error_bars():
     np.testing.assert_allclose([np.ptp(bar[:, 0]) / 2 for bar in bars], expected)
 
 
-def test_isolated_eigenvalues_within_the_bulk_are_shown_too():
-    result = FakeSpectrum(BULK, (5.0,), inner=(0.5, 0.75))
-    x, y = by_gid(plots.spectrum(result), "inner").get_data()
-    np.testing.assert_array_equal(x, [0.5, 0.75])
-    np.testing.assert_allclose(y, 1 / result.dimension)
-
-
 def test_band_holds_the_bulk():
     ax = plots.spectrum(NEAR)
     x, y = by_gid(ax, "bulk").get_data()

@@ -2,6 +2,8 @@
 
 import functools
 
+import dataclasses
+
 import numpy as np
 import pytest
 from helpers import least_hits
@@ -66,10 +68,16 @@ def test_traces_from_one_probe_are_covered(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("steps", [6, 20])
-def test_one_probe_with_degenerate_outliers_is_covered(steps):
-    """The guard of a single probe lets multiplicities of two to nine pass: the interval has to allow for that."""
-    runs = densities("degenerate", steps, 1)
-    assert coverage("degenerate", runs, None) >= least_hits(SEEDS, 0.95)
+def test_one_probe_says_that_it_takes_eigenvalues_as_simple(steps):
+    """The guard of a single probe lets small multiplicities pass. The interval then rests on an assumption, which is named;
+    without pinning, and with a second probe, it rests on none and is covered."""
+    for S in densities("degenerate", steps, 1)[:20]:
+        assert ("taken as simple" in S.trace().method) == (len(S.deflation.pinned) > 0)
+        assert ("no second probe has tested" in S.explain()) == (len(S.deflation.pinned) > 0)
+    unpinned = [dataclasses.replace(S, pin=False) for S in densities("degenerate", steps, 1)]
+    for runs in (unpinned, densities("degenerate", steps, 2)):
+        assert coverage("degenerate", runs, None) >= least_hits(SEEDS, 0.95)
+        assert not any("taken as simple" in S.trace().method for S in runs[:20])
 
 
 @pytest.mark.slow
