@@ -105,7 +105,8 @@ def eigsh(
     tol : float
         A pair has converged when its residual is at most `tol` times the norm estimate; never below four units of rounding.
     start : array, optional
-        Starting vector of shape (n,), or several as columns of (n, j), for example eigenvectors of a similar operator.
+        Starting vector of shape (n,), or several as columns of (n, j), for example eigenvectors of a similar operator. More
+        than `block_size` of them are added up in turn: a Krylov space takes a sum apart in a few steps.
     block_size : int
         Vectors multiplied at a time. An eigenvalue of multiplicity up to the block size is found completely.
     max_basis : int, optional
@@ -193,7 +194,6 @@ class _ThickRestart:
         self.num_matvecs = self._fresh = 0
         self.b = min(block_size, self.n)
         first = self._starting_rows(start)
-        self.b = max(self.b, len(first))
         # A small matrix may use its whole space: a restart would only forget.
         default = max(3 * k + 2 * self.b, 32, min(self.n, _SMALL))
         self.max_basis = min(self.n, max(default if max_basis is None else check_count("max_basis", max_basis), k + 2 * self.b))
@@ -216,7 +216,14 @@ class _ThickRestart:
         given = self.backend.asarray(start, dtype=self.operator.dtype)
         if given.shape[0] != self.n or len(given.shape) > 2:
             raise ValueError(f"The argument start must have shape ({self.n},) or ({self.n}, j), but has shape {tuple(given.shape)}.")
-        return given.reshape(self.n, -1).T
+        columns = given.reshape(self.n, -1)
+        rows = self.backend.empty((min(self.b, columns.shape[1]), self.n), self.operator.dtype)
+        rows[...] = 0
+        for column in range(columns.shape[1]):
+            norm = self._host(self.backend.norm(self.backend.asarray(columns[:, column]) + 0))
+            if norm > 0:
+                self.backend.axpy(1.0 / norm, self.backend.asarray(columns[:, column]) + 0, rows[column % len(rows)])
+        return rows
 
     def _random_row(self) -> Array:
         self._fresh += 1

@@ -1,8 +1,7 @@
 """Coverage: an interval at 95 % holds in 95 % of cases, and a bound always, on spectra that are meant to break them."""
 
-import functools
-
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
