@@ -49,10 +49,12 @@ def start(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     processes = []
 
-    def call(*arguments, **options):
-        line = [sys.executable, "-m", "linop_spectra", *map(str, arguments)]
+    def call(*arguments, first=None):
+        # Code that has to run in the process before the command does; no fork, which other libraries' threads may not like.
+        code = f"{first}\nimport runpy; runpy.run_module('linop_spectra', run_name='__main__', alter_sys=True)"
+        line = [sys.executable, *(["-c", code] if first else ["-m", "linop_spectra"]), *map(str, arguments)]
         process = subprocess.Popen(
-            line, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+            line, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         processes.append(process)
         return process

@@ -143,12 +143,8 @@ def test_output_that_cannot_be_a_folder(command, matrix, tmp_path, place):
 
 def test_disk_that_fills_up(tmp_path, matrix, start):
     """A limit on the size of files stands for a full disk: writing fails in the middle of a file."""
-    import resource
-
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (16_000, 16_000))
-
-    process = start("spectrum", matrix, "--out", "out", preexec_fn=limit)
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (16_000, 16_000))"
+    process = start("spectrum", matrix, "--out", "out", first=limit)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 2 and "Traceback" not in err
     assert "cannot be written" in err and "spectrum.png" in err
