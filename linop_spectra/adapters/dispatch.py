@@ -117,8 +117,7 @@ def objective(
             found = f"JAX apply function ({type(model).__name__}) with params="
         raise TypeError(
             f"The argument model is a {found}, but this version differentiates torch modules only; pass a torch.nn.Module, or "
-            "give "
-            "the matrix as an operator with linop_spectra.aslinearoperator."
+            "give the matrix as an operator with linop_spectra.aslinearoperator."
         )
     if params is not None:
         raise TypeError(

@@ -66,8 +66,7 @@ class LinearizationCache:
             return f"all {total} batches are kept, about {format_bytes(self._spent)} ({budget})"
         return (
             f"{len(self._kept)} of {total} batches are kept, about {format_bytes(self._spent)}, and the others computed anew in "
-            "each "
-            f"product ({budget})"
+            f"each product ({budget})"
         )
 
     def engines(self) -> list[str]:

@@ -44,8 +44,7 @@ def refuse_one_shot(data: Any) -> None:
     if not hasattr(data, "__iter__") and not hasattr(data, "__getitem__"):
         raise TypeError(
             f"The argument data is a {type(data).__name__}, but must be a tuple (inputs, targets) of two arrays, a re-iterable "
-            "of "
-            "batches such as a list or a DataLoader, or None for a loss of the parameters alone."
+            "of batches such as a list or a DataLoader, or None for a loss of the parameters alone."
         )
     if hasattr(data, "__next__"):
         raise TypeError(
@@ -181,8 +180,7 @@ class Batches:
         if not isinstance(self._source, ArraySource | list | tuple):
             warnings.warn(
                 f"The batches take more than the {format_bytes(self._budget)} of memory_budget that data may use, so they are "
-                "read "
-                "again for every product, always under the random state of the first time: shuffling and augmentation are "
+                "read again for every product, always under the random state of the first time: shuffling and augmentation are "
                 "frozen.",
                 UserWarning,
                 stacklevel=2,
@@ -196,6 +194,5 @@ class Batches:
 def _changed(index: int) -> ValueError:
     return ValueError(
         f"The data changed between two passes (first seen at batch {index}), so that products would belong to different "
-        "matrices; "
-        "pass data whose batches are the same each time, or a memory_budget that lets the first pass be kept."
+        "matrices; pass data whose batches are the same each time, or a memory_budget that lets the first pass be kept."
     )

@@ -138,8 +138,7 @@ class Objective:
         if not terms > 0:
             raise ValueError(
                 f"The loss has {terms:g} terms over the whole data (every position masked or ignored, or weights that sum to "
-                "zero), "
-                "so that its mean is not defined; pass data with at least one term."
+                "zero), so that its mean is not defined; pass data with at least one term."
             )
         return 1.0 / terms
 

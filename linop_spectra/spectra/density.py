@@ -346,12 +346,13 @@ class SpectralDensity:
             0.0 if rule.exact else truncation_error(*self.run.jacobi(probe), lambda x: self._apply(f, x))
             for probe, rule in enumerate(d.rules)
         ]
-        rounding = 4 * float(np.finfo(self.run.dtype).eps) * self.norm_estimate * math.sqrt(self.num_steps)
         nodes, weights = self._pooled
-        shifts = np.full(len(nodes), rounding)
-        for atom in d.atoms:
-            shifts[nodes == atom.value] += atom.shift
-        return float(np.mean(steps)) + float(weights @ variation(f, nodes, shifts))
+        spread = 4 * math.sqrt(self.num_steps)
+        rounding = np.full(len(nodes), spread * float(np.finfo(self.run.dtype).eps) * self.norm_estimate)
+        open_ends = float(weights @ variation(f, nodes, rounding, linear_share=1 / spread))
+        pinned = [atom for atom in d.atoms if atom.value in d.pinned]
+        values, shifts = np.array([atom.value for atom in pinned]), np.array([atom.shift for atom in pinned])
+        return float(np.mean(steps)) + open_ends + float(np.sum(variation(f, values, shifts))) / d.n
 
     # -- sign, resolution, outliers --------------------------------------------------------------------------------------
 

@@ -65,11 +65,16 @@ def _radau_integral(alphas: np.ndarray, betas: np.ndarray, f: Function, node: fl
     return None
 
 
-def variation(f: Function, nodes: np.ndarray, shifts: np.ndarray) -> np.ndarray:
-    """Largest change of `f` when each node moves by its shift to either side; sides where `f` is not defined do not count."""
+def variation(f: Function, nodes: np.ndarray, shifts: np.ndarray, *, linear_share: float = 1.0) -> np.ndarray:
+    """What moving each node by up to its shift does to `f`: its curvature there, and a share of its slope.
+
+    Rounding errors of nodes are as often up as down, so that most of their first-order effect on an average cancels; where `f`
+    bends within the shift, near a singularity, it does not. A side where `f` is not defined leaves the other one, in full.
+    """
     with np.errstate(all="ignore"):
         center, left, right = (
             np.broadcast_to(np.asarray(f(x), dtype=np.float64), nodes.shape) for x in (nodes, nodes - shifts, nodes + shifts)
         )
-        changes = np.stack([np.abs(left - center), np.abs(right - center)])
-    return np.where(np.isfinite(changes), changes, 0.0).max(axis=0)
+        both = np.abs(left + right - 2 * center) / 2 + linear_share * np.abs(right - left) / 2
+        one_sided = np.where(np.isfinite(right), np.abs(right - center), np.where(np.isfinite(left), np.abs(left - center), 0.0))
+    return np.where(np.isfinite(both), both, one_sided)

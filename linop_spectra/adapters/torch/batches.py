@@ -83,8 +83,7 @@ class TorchBatches:
         if is_array(data) or isinstance(data, str | bytes | Mapping):
             raise TypeError(
                 f"The argument data is a {type(data).__name__}, but must be a tuple (inputs, targets) of two arrays, a "
-                "re-iterable of "
-                "batches such as a list or a DataLoader, or None; put a single batch into a list."
+                "re-iterable of batches such as a list or a DataLoader, or None; put a single batch into a list."
             )
         if isinstance(data, torch.utils.data.Dataset) and not isinstance(data, torch.utils.data.IterableDataset):
             raise TypeError(
@@ -111,8 +110,7 @@ class TorchBatches:
         if self._pairs and not (isinstance(raw, tuple | list) and len(raw) == 2):
             raise TypeError(
                 f"A batch is a {type(raw).__name__}{f' of length {len(raw)}' if isinstance(raw, tuple | list) else ''}, but "
-                "this loss "
-                "needs pairs (inputs, targets); for other batches pass a BatchLoss."
+                "this loss needs pairs (inputs, targets); for other batches pass a BatchLoss."
             )
         return map_leaves(raw, self._prepare_leaf)
 
@@ -150,8 +148,7 @@ class TorchBatches:
         if targets is None or targets.ndim != 1 or targets.is_floating_point():
             raise TypeError(
                 "A subset by class needs batches (inputs, targets) with one class for each example, as integers or one-hot; "
-                "choose the "
-                "examples yourself and pass them to with_data."
+                "choose the examples yourself and pass them to with_data."
             )
         return np.asarray(targets.cpu().numpy())
 

@@ -100,8 +100,7 @@ def sum_and_terms(result: Any, arguments: str) -> tuple[Tensor, Any]:
     if not isinstance(result, tuple | list) or len(result) != 2:
         raise TypeError(
             f"The loss fn{arguments} returned a {type(result).__name__}, but must return a pair (sum, number_of_terms): the "
-            "summed "
-            "loss as a scalar tensor, and how many terms were summed."
+            "summed loss as a scalar tensor, and how many terms were summed."
         )
     total, terms = result
     require_scalar(total, "a pair (sum, number_of_terms)")
@@ -125,8 +124,7 @@ def make_loss(loss: Any) -> OutputLoss:
         if loss not in known:
             raise ValueError(
                 f"The argument loss is {loss!r}, but the names are {', '.join(map(repr, known))}; or pass a loss module, a "
-                "callable "
-                "(outputs, targets), or a BatchLoss."
+                "callable (outputs, targets), or a BatchLoss."
             )
         return known[loss]()
     if isinstance(loss, BatchLoss):
@@ -137,8 +135,7 @@ def make_loss(loss: Any) -> OutputLoss:
         return CallableLoss(loss)
     raise TypeError(
         f"The argument loss is a {type(loss).__name__}, but must be a name such as 'cross_entropy', a torch loss module, a "
-        "callable "
-        "(outputs, targets), or a BatchLoss."
+        "callable (outputs, targets), or a BatchLoss."
     )
 
 

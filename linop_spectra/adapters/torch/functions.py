@@ -193,8 +193,7 @@ class TorchFunctions:
         if not np.isfinite(loss_sum):
             raise ValueError(
                 f"The loss of a batch is not finite ({loss_sum}); look for parameters or data that are not finite, or a loss "
-                "that "
-                "overflows."
+                "that overflows."
             )
         if not (np.isfinite(num_terms) and num_terms >= 0):
             raise ValueError(
@@ -244,8 +243,7 @@ class TorchFunctions:
         self._unused.update(new)
         warnings.warn(
             f"The loss of the batch does not depend on the parameters {names}: their rows and columns of the matrices are zero "
-            "there. "
-            "Leave them out with parameters= to save their memory.",
+            "there. Leave them out with parameters= to save their memory.",
             UserWarning,
             stacklevel=2,
         )

@@ -86,8 +86,7 @@ class Linearized(JacobianEngine):
 
     sentence = (
         "Gauss-Newton products apply the outputs linearised once by torch.func.linearize and run backward through a retained "
-        "graph, "
-        "which spares the double reverse pass through convolutions"
+        "graph, which spares the double reverse pass through convolutions"
     )
 
     def __init__(self, functions: TorchFunctions, point: TorchPoint, batch: Any) -> None:

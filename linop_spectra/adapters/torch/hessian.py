@@ -85,6 +85,5 @@ def _linearized(functions: TorchFunctions, point: TorchPoint, batch: Any) -> Hes
         loss_sum,
         num_terms,
         "Hessian products apply the gradient linearised once by torch.func.linearize, which is faster than a retained graph "
-        "where "
-        "batch normalisation is in evaluation mode",
+        "where batch normalisation is in evaluation mode",
     )

@@ -197,8 +197,7 @@ class CrossEntropy(OutputLoss):
             if valid.numel() and not 0 <= int(valid.min()) <= int(valid.max()) < classes:
                 raise ValueError(
                     f"The targets hold classes from {int(valid.min())} to {int(valid.max())}, but the model has outputs for "
-                    f"{classes} "
-                    f"classes, numbered from 0; positions to be left out are marked {self.ignore_index}."
+                    f"{classes} classes, numbered from 0; positions to be left out are marked {self.ignore_index}."
                 )
         refuse_probabilities(outputs, axis)
 

@@ -30,8 +30,7 @@ def refuse_stochastic(model: Any) -> None:
         if module.training and _is_stochastic(module):
             raise ValueError(
                 f"The module {name or 'model'!r} ({type(module).__name__}) is in training mode and stochastic (dropout or "
-                "alike), so "
-                "that the loss is no fixed function of the parameters; call model.eval(), or set its probability to zero."
+                "alike), so that the loss is no fixed function of the parameters; call model.eval(), or set its probability to zero."
             )
 
 
@@ -65,8 +64,7 @@ def check_batch_norm(model: Any, batch_norm: str | None) -> None:
             if isinstance(module, _BATCH_NORM) and module.training:
                 raise ValueError(
                     f"The module {name or 'model'!r} ({type(module).__name__}) is in training mode: its outputs depend on the "
-                    "whole "
-                    "batch; call model.eval(), or pass batch_norm='eval' for running statistics or 'train' for those of each "
+                    "whole batch; call model.eval(), or pass batch_norm='eval' for running statistics or 'train' for those of each "
                     "batch."
                 )
 

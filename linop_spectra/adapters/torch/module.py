@@ -58,8 +58,7 @@ def private_copy(model: Any) -> Any:
     except Exception as error:
         raise TypeError(
             f"The argument model ({type(model).__name__}) cannot be copied by copy.deepcopy ({type(error).__name__}: {error}); "
-            "remove "
-            "what cannot be copied from its attributes, so that later training does not change the objective."
+            "remove what cannot be copied from its attributes, so that later training does not change the objective."
         ) from error
 
 
@@ -92,8 +91,7 @@ def trainable_parameters(model: Any, patterns: str | list[str] | None) -> dict[s
         if not parameter.is_floating_point():
             raise TypeError(
                 f"The parameter {name!r} has dtype {parameter.dtype}, but curvature needs real floating parameters; leave it "
-                "out with "
-                "parameters=, or set its requires_grad to False."
+                "out with parameters=, or set its requires_grad to False."
             )
         if parameter.numel() == 0:
             raise ValueError(f"The parameter {name!r} is empty (shape {tuple(parameter.shape)}); leave it out with parameters=.")
