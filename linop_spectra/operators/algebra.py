@@ -10,7 +10,8 @@ from ..backends import Array
 from .base import LinearOperator
 
 
-def _same_backend(operators: tuple[LinearOperator, ...]) -> Any:
+def same_backend(operators: tuple[LinearOperator, ...]) -> Any:
+    """The backend that all operators share."""
     names = {operator.backend.name for operator in operators}
     if len(names) > 1:
         raise ValueError(
@@ -19,7 +20,7 @@ def _same_backend(operators: tuple[LinearOperator, ...]) -> Any:
     return operators[0].backend
 
 
-def _all(values: list[bool | None]) -> bool | None:
+def all_true(values: list[bool | None]) -> bool | None:
     """True when all are; None when one is not known or (for sums) may cancel."""
     return True if all(value is True for value in values) else None
 
@@ -32,9 +33,9 @@ class SumOperator(LinearOperator):
         super().__init__(
             terms[0].shape,
             np.result_type(*(term.dtype for term in terms)),
-            hermitian=_all([term.hermitian for term in terms]),
-            positive_semidefinite=_all([term.positive_semidefinite for term in terms]),
-            backend=_same_backend(terms),
+            hermitian=all_true([term.hermitian for term in terms]),
+            positive_semidefinite=all_true([term.positive_semidefinite for term in terms]),
+            backend=same_backend(terms),
         )
 
     def _matmat(self, x: Array) -> Array:
@@ -58,13 +59,13 @@ class ProductOperator(LinearOperator):
 
     def __init__(self, factors: tuple[LinearOperator, ...]) -> None:
         self.factors = factors
-        gram = _is_gram(factors)
+        mirrored, middle = _mirrored(factors)
         super().__init__(
             (factors[0].shape[0], factors[-1].shape[1]),
             np.result_type(*(factor.dtype for factor in factors)),
-            hermitian=True if gram else None,
-            positive_semidefinite=True if gram else None,
-            backend=_same_backend(factors),
+            hermitian=True if mirrored and (middle is None or middle.hermitian) else None,
+            positive_semidefinite=True if mirrored and (middle is None or middle.positive_semidefinite) else None,
+            backend=same_backend(factors),
         )
 
     def _matmat(self, x: Array) -> Array:
@@ -81,16 +82,16 @@ class ProductOperator(LinearOperator):
         return self.factors
 
 
-def _is_gram(factors: tuple[LinearOperator, ...]) -> bool:
-    """Whether the product reads ``A ... M ... A.H`` with nothing, or something positive semidefinite, in the middle."""
+def _mirrored(factors: tuple[LinearOperator, ...]) -> tuple[bool, LinearOperator | None]:
+    """Whether the product reads ``A ... M ... A^H``, and the operator M in the middle, if any."""
     left, right = 0, len(factors) - 1
     while left < right:
         a, b = factors[left], factors[right]
-        mirrored = (isinstance(b, AdjointOperator) and b.inner is a) or (isinstance(a, AdjointOperator) and a.inner is b)
-        if not (mirrored or (a is b and a.hermitian is True)):
-            return False
+        adjoints = (isinstance(b, AdjointOperator) and b.inner is a) or (isinstance(a, AdjointOperator) and a.inner is b)
+        if not (adjoints or (a is b and a.hermitian is True)):
+            return False, None
         left, right = left + 1, right - 1
-    return left > right or factors[left].positive_semidefinite is True
+    return True, factors[left] if left == right else None
 
 
 class ScaledOperator(LinearOperator):

@@ -304,3 +304,8 @@ def _check_dtype(dtype: Any) -> np.dtype:
             "for an integer matrix pass dtype=float."
         )
     return resolved
+
+
+def as_floating(x: Array) -> Array:
+    """Integers and booleans as double precision; other arrays as they are."""
+    return x if x.dtype.kind in "fc" else x.astype(np.float64)

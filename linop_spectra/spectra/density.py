@@ -86,7 +86,8 @@ class SpectralDensity:
     @functools.cached_property
     def deflation(self) -> Deflation:
         """The rules of all probes, split into pinned eigenvalues and the rest."""
-        return deflate(self.run, pin=self.pin)
+        # Without reorthogonalisation Ritz values repeat: pinning each would count an eigenvalue twice.
+        return deflate(self.run, pin=self.pin and self.run.reorthogonalize == "full")
 
     @functools.cached_property
     def _pooled(self) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,7 @@ import pytest
 import scipy.sparse as sparse
 import scipy.sparse.linalg as sla
 from helpers import DTYPES, eps, random_array, rotated
+from scipy import linalg
 
 import linop_spectra as ls
 
@@ -47,6 +48,12 @@ def scalar(dtype):
     return 2 - 1j if np.dtype(dtype).kind == "c" else -2.5
 
 
+def top(dtype):
+    """Two eigenpairs of either sign."""
+    values, vectors = np.linalg.eigh(hermitian(dtype))
+    return values[[0, -1]], vectors[:, [0, -1]]
+
+
 # Name: operator and matrix, for a dtype.
 ZOO = {
     "dense": lambda t: (op(square(t)), square(t)),
@@ -83,6 +90,17 @@ ZOO = {
         (2 * (op(hermitian(t)) + ls.identity(N, dtype=t)) @ op(square(t)).T).H,
         (2 * (hermitian(t) + np.eye(N)) @ square(t).T).conj().T,
     ),
+    "block diagonal": lambda t: (
+        ls.block_diagonal([op(wide(t)), op(hermitian(t)), ls.identity(2, dtype=t)]),
+        linalg.block_diag(wide(t), hermitian(t), np.eye(2)),
+    ),
+    "kronecker": lambda t: (ls.kronecker(op(wide(t)), op(square(t, 1)[:2, :3])), np.kron(wide(t), square(t, 1)[:2, :3])),
+    "kronecker of hermitian": lambda t: (ls.kronecker(hermitian(t), np.diag([1, 2]).astype(t)), np.kron(hermitian(t), np.diag([1, 2]))),
+    "submatrix": lambda t: (ls.submatrix(wide(t), [4, 0, 2], slice(1, 8, 2)), wide(t)[[4, 0, 2]][:, 1:8:2]),
+    "principal submatrix": lambda t: (ls.submatrix(hermitian(t), np.arange(N) % 2 == 0), hermitian(t)[::2, ::2]),
+    "compression": lambda t: (ls.compress(hermitian(t), wide(t).conj().T), wide(t) @ hermitian(t) @ wide(t).conj().T),
+    "shifted": lambda t: (ls.shift(square(t), scalar(t)), square(t) + scalar(t) * np.eye(N)),
+    "deflated": lambda t: (ls.deflate(op(hermitian(t)), *top(t)), hermitian(t) - (top(t)[1] * top(t)[0]) @ top(t)[1].conj().T),
 }
 
 
@@ -272,3 +290,35 @@ def test_a_subclass_says_shape_and_dtype(shape, dtype, error, message):
         Zero(shape, dtype)
     with pytest.raises(ValueError, match="not square and so cannot be Hermitian"):
         Zero((2, 3), float, hermitian=True)
+
+
+def test_tags_of_composed_operators():
+    a, positive = op(hermitian(float)), ls.diagonal_operator(np.arange(1.0, N + 1))
+    part, basis = slice(3), wide(float).T
+    for composed in (ls.kronecker(a, a), ls.block_diagonal([a, a]), ls.submatrix(a, part), ls.compress(a, basis), ls.shift(a, 2.0)):
+        assert composed.hermitian is True and composed.positive_semidefinite is None
+    square_of, blocks = ls.kronecker(positive, positive), ls.block_diagonal([positive])
+    for composed in (square_of, blocks, ls.submatrix(positive, part), ls.shift(positive, 1.0)):
+        assert composed.hermitian is True and composed.positive_semidefinite is True
+    assert ls.compress(positive, wide(float).T).positive_semidefinite is True
+    assert ls.submatrix(a, [0, 1], [1, 0]).hermitian is None
+    assert ls.deflate(a, *top(float)).hermitian is True
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda a: ls.block_diagonal([]), "argument blocks is empty"),
+        (lambda a: ls.submatrix(a, [0, 0]), "argument rows must choose"),
+        (lambda a: ls.submatrix(a, [0], [N]), "argument columns does not fit"),
+        (lambda a: ls.submatrix(a, []), "argument rows must choose|argument rows does not fit"),
+        (lambda a: ls.compress(a, np.ones((N + 1, 2))), "as many rows in P"),
+        (lambda a: ls.compress(op(wide(float)), np.ones((M, 2))), "square A"),
+        (lambda a: ls.shift(wide(float), 1.0), "square operator"),
+        (lambda a: ls.deflate(a, [1.0, 2.0], 2 * np.eye(N)[:, :2]), "not orthonormal"),
+        (lambda a: ls.deflate(a, [1.0], np.ones(N)), "argument eigenvectors must have shape"),
+    ],
+)
+def test_wrappers_say_what_is_wrong(make, words):
+    with pytest.raises(ValueError, match=words):
+        make(op(hermitian(float)))
