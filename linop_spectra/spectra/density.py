@@ -12,12 +12,11 @@ import numpy as np
 
 from ..krylov import LanczosResult
 from ..results import Estimate, PathLike, html_table, register, save_result
-from . import bounds, broadening, quadrature
+from . import bounds, broadening, functionals, quadrature
 from .deflation import Deflation, deflate
 from .edges import Edges, bulk_edges
 from .explain import explain, summary_rows
 from .log_spectrum import LogSpectrum, log_spectrum
-from .truncation import truncation_error, variation
 
 Broadening = float | Literal["adaptive"]
 BOUND_CONFIDENCE = 0.95
@@ -288,14 +287,15 @@ class SpectralDensity:
         """
         d = self.deflation
         share = d.rest_dimension / d.n
-        per_probe = [self._apply(f, nodes) @ weights if len(nodes) else 0.0 for nodes, weights in d.rest]
-        value = float(np.sum(self._apply(f, d.pinned)) / d.n + share * np.mean(per_probe))
-        error, dof = self._sampling_error(f)
+        per_probe = [functionals.evaluate(f, nodes) @ weights if len(nodes) else 0.0 for nodes, weights in d.rest]
+        value = float(np.sum(functionals.evaluate(f, d.pinned)) / d.n + share * np.mean(per_probe))
+        error, dof = functionals.sampling_error(d, f, complex_valued=self._complex)
         method = "stochastic Lanczos quadrature"
         if len(d.pinned) and not d.verified and d.n > 1:
             method += ", converged eigenvalues taken as simple"
         return Estimate(
-            value=value, standard_error=share * error, quadrature_error=self._quadrature_error(f), num_matvecs=self.num_matvecs,
+            value=value, standard_error=share * error, quadrature_error=functionals.quadrature_error(self.run, d, f),
+            num_matvecs=self.num_matvecs,
             degrees_of_freedom=dof, seconds=self.seconds, method=method, converged=self.converged,
         )  # fmt: skip
 
@@ -306,54 +306,6 @@ class SpectralDensity:
         return dataclasses.replace(
             mean, value=n * mean.value, standard_error=n * mean.standard_error, quadrature_error=n * mean.quadrature_error
         )
-
-    @staticmethod
-    def _apply(f: Callable[[np.ndarray], np.ndarray], nodes: np.ndarray) -> np.ndarray:
-        if len(nodes) == 0:
-            return np.zeros(0)
-        with np.errstate(all="ignore"):
-            values = np.asarray(f(nodes), dtype=np.float64)
-        values = np.broadcast_to(values, nodes.shape)
-        if not np.all(np.isfinite(values)):
-            bad = nodes[~np.isfinite(values)][0]
-            raise ValueError(
-                f"The function is not finite at the Ritz value {bad:.6g}; choose one that is defined on "
-                f"[{nodes.min():.6g}, {nodes.max():.6g}], for example by adding a shift."
-            )
-        return values
-
-    def _sampling_error(self, f: Callable[[np.ndarray], np.ndarray]) -> tuple[float, float]:
-        d = self.deflation
-        n = d.rest_dimension
-        if n < 2:
-            return 0.0, math.inf
-        nodes = np.concatenate([x for x, _ in d.rest])
-        weights = np.concatenate([w for _, w in d.rest]) / len(d.rest)
-        values = self._apply(f, nodes)
-        deviation = values - np.sum(weights * values)
-        # Weights below rounding square to nothing: they must not decide a variance of zero.
-        variance = float(np.sum(weights * deviation**2))
-        if variance <= (1e-14 * float(np.max(np.abs(values), initial=0.0))) ** 2:
-            return 0.0, math.inf
-        draws = self.num_probes * ((n + 1) if self._complex else (n + 2) / 2)
-        # Each weight is a chi-square share, so the variance estimate itself has this many degrees of freedom.
-        dof = 2 * draws * variance**2 / float(np.sum(weights * deviation**4))
-        return math.sqrt(variance / draws), max(1.0, dof)
-
-    def _quadrature_error(self, f: Callable[[np.ndarray], np.ndarray]) -> float:
-        """Mean over the probes of what more steps would change, plus what rounding and pinned eigenvalues leave open."""
-        d = self.deflation
-        steps = [
-            0.0 if rule.exact else truncation_error(*self.run.jacobi(probe), lambda x: self._apply(f, x))
-            for probe, rule in enumerate(d.rules)
-        ]
-        nodes, weights = self._pooled
-        spread = 4 * math.sqrt(self.num_steps)
-        rounding = np.full(len(nodes), spread * float(np.finfo(self.run.dtype).eps) * self.norm_estimate)
-        open_ends = float(weights @ variation(f, nodes, rounding, linear_share=1 / spread))
-        pinned = [atom for atom in d.atoms if atom.value in d.pinned]
-        values, shifts = np.array([atom.value for atom in pinned]), np.array([atom.shift for atom in pinned])
-        return float(np.mean(steps)) + open_ends + float(np.sum(variation(f, values, shifts))) / d.n
 
     # -- sign, resolution, outliers --------------------------------------------------------------------------------------
 

@@ -1,0 +1,71 @@
+"""Errors of the mean of a function over the eigenvalues: what other probes, more steps and exact arithmetic would change."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from ..krylov import LanczosResult
+from .deflation import Deflation
+from .truncation import truncation_error, variation
+
+Function = Callable[[np.ndarray], np.ndarray]
+
+
+def evaluate(f: Function, nodes: np.ndarray) -> np.ndarray:
+    """Values of `f` at the nodes.
+
+    Raises
+    ------
+    ValueError
+        When one of them is not finite.
+    """
+    if len(nodes) == 0:
+        return np.zeros(0)
+    with np.errstate(all="ignore"):
+        values = np.asarray(f(nodes), dtype=np.float64)
+    values = np.broadcast_to(values, nodes.shape)
+    if not np.all(np.isfinite(values)):
+        bad = nodes[~np.isfinite(values)][0]
+        raise ValueError(
+            f"The function is not finite at the Ritz value {bad:.6g}; choose one that is defined on "
+            f"[{nodes.min():.6g}, {nodes.max():.6g}], for example by adding a shift."
+        )
+    return values
+
+
+def sampling_error(d: Deflation, f: Function, *, complex_valued: bool) -> tuple[float, float]:
+    """Standard error of the mean of `f` over the eigenvalues that are not pinned, and its degrees of freedom.
+
+    For probes uniform on the sphere the variance is ``2 Var f / (p (n + 2))`` (complex: ``Var f / (p (n + 1))``), exactly.
+    """
+    n, probes = d.rest_dimension, len(d.rules)
+    if n < 2:
+        return 0.0, math.inf
+    nodes = np.concatenate([x for x, _ in d.rest])
+    weights = np.concatenate([w for _, w in d.rest]) / probes
+    values = evaluate(f, nodes)
+    deviation = values - np.sum(weights * values)
+    variance = float(np.sum(weights * deviation**2))
+    if variance <= (1e-14 * float(np.max(np.abs(values), initial=0.0))) ** 2:
+        return 0.0, math.inf  # nothing but rounding
+    draws = probes * ((n + 1) if complex_valued else (n + 2) / 2)
+    # Each weight is a chi-square share, so the variance estimate itself has this many degrees of freedom.
+    dof = 2 * draws * variance**2 / float(np.sum(weights * deviation**4))
+    return math.sqrt(variance / draws), max(1.0, dof)
+
+
+def quadrature_error(run: LanczosResult, d: Deflation, f: Function) -> float:
+    """Error of the mean of `f` that is not sampling: too few steps, rounding of the nodes, errors of pinned eigenvalues."""
+    steps = [
+        0.0 if rule.exact else truncation_error(*run.jacobi(probe), lambda x: evaluate(f, x)) for probe, rule in enumerate(d.rules)
+    ]
+    nodes, weights = d.pooled()
+    spread = 4 * math.sqrt(run.num_steps)
+    rounding = np.full(len(nodes), spread * float(np.finfo(run.dtype).eps) * max(rule.norm for rule in d.rules))
+    moved = float(weights @ variation(f, nodes, rounding, linear_share=1 / spread))
+    pinned = [atom for atom in d.atoms if atom.value in d.pinned]
+    values, shifts = np.array([atom.value for atom in pinned]), np.array([atom.shift for atom in pinned])
+    return float(np.mean(steps)) + moved + float(np.sum(variation(f, values, shifts))) / d.n
