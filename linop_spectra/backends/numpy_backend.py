@@ -24,7 +24,11 @@ def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 
 
 class NumpyBackend:
-    """NumPy arrays; BLAS for everything that touches the basis."""
+    """NumPy arrays; BLAS for everything that touches the basis.
+
+    All of it goes through SciPy's BLAS. NumPy brings another one with threads of its own, and two sets of threads that wait
+    for each other in turn cost three times as much as either (``benchmarks/blas_threads.py``).
+    """
 
     name = "numpy"
     eager_scalars = True
@@ -56,15 +60,15 @@ class NumpyBackend:
 
     def gemv_t(self, rows: np.ndarray, w: np.ndarray) -> np.ndarray:
         """``conj(rows) @ w`` by one GEMV."""
-        if np.iscomplexobj(rows):
-            return np.conj(rows @ np.conj(w))
-        return np.asarray(rows @ w)
+        if _direct(rows, w):
+            # The transpose of C-ordered rows is Fortran-ordered: BLAS reads it without a copy.
+            return np.asarray(blas.get_blas_funcs("gemv", (rows, w))(1.0, rows.T, w, trans=2 if np.iscomplexobj(rows) else 1))
+        return np.asarray(np.conj(rows) @ w)
 
     def gemv_n_sub(self, rows: np.ndarray, coefficients: np.ndarray, w: np.ndarray) -> None:
         """``w -= coefficients @ rows`` by one GEMV straight into `w`."""
-        gemv = blas.get_blas_funcs("gemv", (rows, w))
-        if rows.dtype == w.dtype and w.flags.c_contiguous and rows.flags.c_contiguous and rows.dtype.char in "fdFD":
-            # The transpose of C-ordered rows is Fortran-ordered: BLAS reads it, and adds into w, without a copy.
+        if _direct(rows, w):
+            gemv = blas.get_blas_funcs("gemv", (rows, w))
             out = gemv(-1.0, rows.T, coefficients.astype(w.dtype), beta=1.0, y=w, overwrite_y=1)
             if not np.shares_memory(out, w):  # BLAS had to copy after all
                 w[...] = out
@@ -77,8 +81,8 @@ class NumpyBackend:
 
     def dot(self, x: np.ndarray, y: np.ndarray) -> Any:
         """Inner product, summed in double precision."""
-        if x.dtype.char in "dD":
-            return np.vdot(x, y)
+        if x.dtype.char in "dD" and _direct(x, y):
+            return blas.zdotc(x, y) if x.dtype.char == "D" else blas.ddot(x, y)
         # einsum widens in small buffers: as fast as a single-precision BLAS call, without a copy of the vectors.
         if np.iscomplexobj(x):
             return np.einsum("i,i->", np.conj(x), y, dtype=np.complex128)
@@ -98,7 +102,7 @@ class NumpyBackend:
 
     def axpy(self, a: Any, x: np.ndarray, y: np.ndarray) -> None:
         """``y += a x`` in place, by BLAS."""
-        if x.dtype == y.dtype and y.dtype.char in "fdFD" and x.flags.c_contiguous and y.flags.c_contiguous:
+        if _direct(x, y):
             out = blas.get_blas_funcs("axpy", (x, y))(x, y, a=a)
             if not np.shares_memory(out, y):
                 y[...] = out
@@ -134,3 +138,8 @@ class NumpyBackend:
     def total_memory(self) -> int:
         """Physical memory of the host."""
         return total_memory()
+
+
+def _direct(x: np.ndarray, y: np.ndarray) -> bool:
+    """Whether BLAS takes both arrays as they are."""
+    return x.dtype == y.dtype and x.dtype.char in "fdFD" and x.flags.c_contiguous and y.flags.c_contiguous and x.size > 0

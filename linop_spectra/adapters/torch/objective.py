@@ -12,6 +12,7 @@ from ...backends import Backend, get_backend
 from ...backends.cupy_backend import cupy_usable
 from ...curvature import Objective
 from ..common import check_batch_size, check_weight_decay
+from .arrays import NumpyOnTorch
 from .custom_losses import make_loss
 from .functions import TorchFunctions
 from .losses import BinaryCrossEntropy
@@ -70,9 +71,8 @@ def _backend_for(device: torch.device, backend: str | Backend | None) -> Backend
                 "install cupy-cuda12x or cupy-cuda13x, or pass backend='numpy' to keep the vectors in host memory."
             )
         return get_backend("cupy")
-    if device.type != "cuda" and backend is None:
-        return get_backend("numpy")
-    return get_backend(backend)
+    chosen = get_backend("numpy" if device.type != "cuda" and backend is None else backend)
+    return NumpyOnTorch() if chosen.name == "numpy" else chosen
 
 
 def _ends_in_sigmoid(model: Any) -> bool:
