@@ -20,6 +20,9 @@ class DataHooks(Protocol):
     def prepare(self, raw: Any) -> Any:
         """A user's batch as arrays of the framework on the model's device."""
 
+    def own(self, batch: Any) -> Any:
+        """A copy that the user's later changes do not reach."""
+
     def num_examples(self, batch: Any) -> int:
         """Examples in a batch."""
 
@@ -152,6 +155,7 @@ class Batches:
         for raw in hooks.replay(self._source):
             batch = hooks.prepare(raw)
             if kept is not None:
+                batch = hooks.own(batch)
                 kept.append(batch)
                 size += hooks.num_bytes(batch)
                 if size > self._budget:

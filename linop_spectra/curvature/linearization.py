@@ -76,6 +76,8 @@ class ModelFunctions(Protocol):
     blocks: Mapping[str, slice]
     num_parameters: int
     dtype: np.dtype
+    unit_rounding: float
+    """Of the narrowest type that the model computes in."""
     backend: Backend
     memory_budget: int
     averages: bool

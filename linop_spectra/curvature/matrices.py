@@ -72,6 +72,11 @@ class CurvatureOperator(LinearOperator):
         return rows.T
 
     @property
+    def unit_rounding(self) -> float:
+        """Relative rounding of products: that of the narrowest type among the parameters."""
+        return self.objective.functions.unit_rounding
+
+    @property
     def engine(self) -> str:
         """How products are computed, and why so; before the first product this question costs one product."""
         if not self._started:

@@ -98,6 +98,7 @@ def trace(
     if exact:
         raise TimeoutError(f"The exact trace took {len(samples)} of {n} products within the time budget; use method='hutchinson'.")
     count = len(samples)
+    converged = converged and count > 1  # one sample says nothing of its error
     if tol is not None and converged:
         converged = bool(count > 1 and _half_width(samples) <= tol * abs(np.mean(samples)))
     error = float(np.std(samples, ddof=1) / math.sqrt(count)) if count > 1 else math.inf

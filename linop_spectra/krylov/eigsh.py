@@ -287,7 +287,7 @@ class _ThickRestart:
                 raise FloatingPointError(f"A product with the operator holds NaN or infinity (product {self.num_matvecs}).")
             scale = max(self.norm, float(linalg.norm(h)))
             known = self.T[m + column, :m].conj()
-            if m and linalg.norm(h[:m] - known) > np.sqrt(np.finfo(self.operator.dtype).eps) * scale:
+            if m and linalg.norm(h[:m] - known) > np.sqrt(self.operator.unit_rounding) * scale:
                 raise ValueError(
                     "The operator is not symmetric (complex: not Hermitian): products disagree with those of earlier steps. "
                     "Pass the symmetric part (A + A.H) / 2, or look at check_operator(A)."

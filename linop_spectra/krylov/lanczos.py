@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import numbers
 import time
 import warnings
 from collections.abc import Callable
@@ -302,7 +303,7 @@ def clamp_steps(num_steps: int, n: int) -> int:
 
 
 def _check_time_budget(seconds: float | None) -> None:
-    if seconds is not None and not seconds > 0:
+    if seconds is not None and not (isinstance(seconds, numbers.Real) and seconds > 0):
         raise ValueError(f"The argument time_budget must be a positive number of seconds, but is {seconds!r}.")
 
 

@@ -149,20 +149,22 @@ class Recurrence:
         if j > 0:
             previous = self._bases[probe].row(j - 1) if self.full else self._previous[probe]
             backend.axpy(-self._last_beta[probe], previous, w)
-        alpha = backend.reduce(backend.dot(v, w)).real
+        quotient = backend.reduce(backend.dot(v, w))
+        alpha, asymmetry = quotient.real, abs(quotient.imag)
         backend.axpy(-alpha, v, w)
-        asymmetry: Scalar = 0.0
         if self.full:
             basis = self._bases[probe]
             removed = remove_components(basis, w, j + 1)
-            # In exact arithmetic only rounding is left to remove. Far-back components say that A is not Hermitian.
-            asymmetry = self._size(removed, j - 1)
+            # In exact arithmetic only rounding is left to remove. Components of earlier vectors say that A is not Hermitian.
+            asymmetry = asymmetry + self._size(removed, j)
             beta = backend.reduce(backend.norm(w))
             # Repeated when less than 1/sqrt(2) of the norm is left (Daniel, Gragg, Kaufman and Stewart, 1976).
             if not backend.eager_scalars or not beta >= self._size(removed, j + 1):
                 remove_components(basis, w, j + 1)
                 beta = backend.reduce(backend.norm(w))
         else:
+            if 0 < j <= _STEPS_BETWEEN_FETCHES:  # later the vectors are not orthogonal any more, which says nothing of A
+                asymmetry = asymmetry + abs(backend.reduce(backend.dot(self._previous[probe], w)))
             beta = backend.reduce(backend.norm(w))
         self._sum[probe] = self._sum[probe] + (abs(alpha) + beta)
         local = abs(alpha) + self._last_beta[probe]
@@ -192,9 +194,13 @@ class Recurrence:
         terms = _GLOBAL_ROUNDING * everything + _LOCAL_ROUNDING * local
         return float(np.finfo(self.operator.dtype).eps) * terms
 
-    def _measure_repeat_error(self, probe: int, j: int, product: Array) -> None:
+    def _measure_repeat_error(self, probe: int, j: int, product: Array | None) -> None:
+        vector = self._vector(probe, j)
+        if product is None:
+            product = self.operator.matmat(vector.reshape(self.n, 1))[:, 0] + 0
+            self.num_matvecs += 1
         # Three is no power of two: rounding falls differently, so the distance shows rounding as well as randomness.
-        tripled = self.operator.matmat((3 * self._vector(probe, j)).reshape(self.n, 1))
+        tripled = self.operator.matmat((3 * vector).reshape(self.n, 1))
         self.num_matvecs += 1
         self.repeat_error = self.backend.norm(self.backend.asarray(tripled[:, 0] / 3 - product))
 
@@ -239,14 +245,22 @@ class Recurrence:
             raise ProductError(
                 f"The product with the operator at step {step} (probe {probe}) holds NaN or infinity, or overflows in {self.operator.dtype}"
             )
-        if step < 3 or self.finished[probe]:
+        if self.finished[probe]:
             return
-        scale = max(max(abs(a[probe]) + b[probe] for a, b in zip(self.alphas, self.betas, strict=True)), abs(alpha) + beta)
-        if asymmetry > np.sqrt(np.finfo(self.operator.dtype).eps) * scale:
+        earlier = [abs(a[probe]) + b[probe] for a, b in zip(self.alphas, self.betas, strict=True)]
+        scale = max([*earlier, abs(alpha) + beta])
+        if asymmetry > np.sqrt(self.operator.unit_rounding) * scale:
+            self._measure_repeat_error(probe, 0, None)
+            noise = float(np.real(self.backend.to_numpy(self.repeat_error)))
+            cause = (
+                "Pass the symmetric part (A + A.H) / 2, or look at check_operator(A)."
+                if noise < 0.1 * asymmetry
+                else f"Its products repeat only up to {noise / scale:.1e} of the norm: they are too noisy for {self.operator.dtype}. "
+                "Compute them in a wider type, or declare the operator in a narrower one."
+            )
             raise ValueError(
                 f"The operator is not symmetric (complex: not Hermitian): at step {step} a product has a component of "
-                f"{asymmetry / scale:.1e} of the norm where a Hermitian operator has none. "
-                "Pass the symmetric part (A + A.H) / 2, or look at check_operator(A)."
+                f"{asymmetry / scale:.1e} of the norm where a Hermitian operator has none. {cause}"
             )
 
     def result(self, *, status: Any, seconds: float, seed: int, start_norms: np.ndarray, start_digest: str) -> LanczosResult:

@@ -252,6 +252,11 @@ class LinearOperator(abc.ABC):
 
         return to_scipy(self)
 
+    @property
+    def unit_rounding(self) -> float:
+        """Relative rounding of products: that of `dtype`, or of a narrower type in which something inside computes."""
+        return max([float(np.finfo(self.dtype).eps), *(child.unit_rounding for child in self._children())])
+
     def derivative_error(self, seed: int = 0) -> float | None:
         """Relative distance of a product from finite differences of a gradient; None where there is no such gradient."""
         return None

@@ -125,7 +125,7 @@ def check_operator(A: Any, *, seed: int = 0, finite_differences: bool = True) ->
     combined = contiguous(operator.matvec(u + 2 * v))
     finite = all(np.isfinite(size(x)) for x in (av, again, au, combined))
     scale = max(size(av), size(au), np.finfo(operator.dtype).tiny)
-    tolerance = float(np.finfo(operator.dtype).eps) ** 0.6  # 4e-10 in double precision, 7e-5 in single
+    tolerance = operator.unit_rounding**0.6  # 4e-10 in double precision, 7e-5 in single
     determinism = size(av - again) / scale
     linearity = size(combined - au - 2 * av) / (size(combined) + size(au) + 2 * size(av) + np.finfo(operator.dtype).tiny)
     symmetry = adjoint = None
@@ -163,7 +163,10 @@ def require_hermitian(operator: LinearOperator, purpose: str, *, seed: int = 0) 
     if operator.hermitian is True:
         return
     if operator.hermitian is False:
-        raise ValueError(f"{purpose} needs a Hermitian (real: symmetric) operator, but this one is marked hermitian=False.")
+        raise ValueError(
+            f"{purpose} needs a Hermitian (real: symmetric) operator, but this one is not (its attribute hermitian is False). "
+            "Pass the symmetric part (A + A.H) / 2."
+        )
     backend, n = operator.backend, operator.shape[0]
     rows = backend.probes(n, (0, 1), kind="normal", seed=seed, domain="symmetry test", dtype=operator.dtype)
     (u, v), products = rows, operator.matmat(rows.T)
@@ -171,7 +174,7 @@ def require_hermitian(operator: LinearOperator, purpose: str, *, seed: int = 0) 
     numbers = backend.fetch([backend.dot(u, av), backend.dot(au, v), backend.norm(au), backend.norm(av)])
     difference = abs(numbers[0] - numbers[1])
     scale = float(np.real(numbers[2] + numbers[3]))  # the standard size of <u, Av> for normal u
-    if not difference <= np.sqrt(np.finfo(operator.dtype).eps) * scale:
+    if not difference <= np.sqrt(operator.unit_rounding) * scale:
         raise ValueError(
             f"{purpose} needs a Hermitian (real: symmetric) operator, but two random products of this one disagree: "
             f"<u, Av> = {numbers[0]:.6g} and <Au, v> = {numbers[1]:.6g}. "

@@ -161,6 +161,8 @@ def aslinearoperator(
         if shape is None or dtype is None:
             raise ValueError("A callable says neither its shape nor its dtype; pass shape=(n, n) and dtype=, for example dtype=float.")
         return CallableOperator(obj, None, shape=shape, dtype=dtype, hermitian=hermitian, backend=resolved)
+    if hasattr(obj, "hessian") and hasattr(obj, "ggn"):
+        raise TypeError("An objective is a function, not a matrix; pass objective.hessian() or objective.ggn().")
     raise TypeError(
         f"An object of type {type(obj).__name__} cannot be used as an operator; pass a matrix, an operator with shape and matmat, "
         "or a callable with shape= and dtype=."
@@ -197,7 +199,9 @@ def _floating_dtype(found: np.dtype, asked: Any) -> np.dtype:
 def _dense_symmetry(matrix: Array, hermitian: bool | None) -> bool | None:
     if hermitian is not None or matrix.shape[0] != matrix.shape[1]:
         return hermitian
-    return bool((matrix == matrix.conj().T).all())
+    # NaN counts as equal to NaN: a run says at which product it met one.
+    transposed = matrix.conj().T
+    return bool(((matrix == transposed) | ((matrix != matrix) & (transposed != transposed))).all())
 
 
 def _sparse_symmetry(matrix: Any, hermitian: bool | None) -> bool | None:

@@ -373,7 +373,8 @@ class SpectralDensity:
     def kolmogorov_bound(self) -> float:
         """Bound on the largest difference of `cdf` from the true share of eigenvalues.
 
-        Largest weight of the rule (quadrature, rigorous) plus what sampling exceeds with probability 5 % at most.
+        Largest weight of the rule (quadrature, rigorous) plus what sampling exceeds with probability 5 % at most. Within the
+        noise floor of a jump, rounding decides on which side of it a point lies.
         """
         d = self.deflation
         share = d.rest_dimension / d.n
@@ -390,8 +391,8 @@ class SpectralDensity:
     def wasserstein_bound(self) -> float:
         """Bound on the Wasserstein-1 distance of the measure from the spectrum, in units of an eigenvalue.
 
-        Quadrature (rigorous on the interval of the Ritz values, widened by their residuals) plus what sampling exceeds with
-        probability 5 % at most.
+        Rounding of the nodes, quadrature (rigorous on the interval of the Ritz values, widened by their residuals), and what
+        sampling exceeds with probability 5 % at most.
         """
         d = self.deflation
         nodes = np.concatenate([x for x, _ in d.rest])
@@ -401,7 +402,8 @@ class SpectralDensity:
             nodes[order], weights[order], d.rest_dimension, self.num_probes, BOUND_CONFIDENCE, complex_valued=self._complex
         )
         pinned = sum(atom.shift for atom in d.atoms if atom.value in d.pinned) / d.n
-        return float(d.rest_dimension / d.n * (quadrature_wasserstein(d) + sampling) + pinned)
+        rounding = 4 * float(np.finfo(self.run.dtype).eps) * self.norm_estimate * math.sqrt(self.num_steps)
+        return float(d.rest_dimension / d.n * (quadrature_wasserstein(d) + sampling) + pinned + rounding)
 
     # -- views -----------------------------------------------------------------------------------------------------------
 

@@ -66,6 +66,8 @@ def _limits(S: SpectralDensity) -> str:
     if S.deflation.objections:
         places = ", ".join(f"{value:.4g}" for value in S.deflation.objections[:3])
         return f"The weights at {places} are not those of simple eigenvalues, so they were left as measured: look there for multiplicity."
+    if S.deflation.rest_dimension == 0:
+        return "Every eigenvalue is resolved, one by one: there is nothing that these probes cannot say."
     steps = "more steps" if _quadrature_dominates(S) else "more probes"
     return (
         f"What these probes cannot say: the share of eigenvalues below any point is known to {S.kolmogorov_bound:.3f} at worst, and "
@@ -95,4 +97,6 @@ def summary_rows(S: SpectralDensity) -> list[tuple[str, str]]:
         ("Wasserstein bound", f"{S.wasserstein_bound:.3g}"),
         ("Kolmogorov bound", f"{S.kolmogorov_bound:.3g}"),
     ]
+    if len(S.deflation.pinned) and not S.deflation.verified and S.dimension > 1:
+        rows.append(("assumption", "converged eigenvalues are simple: one probe cannot test it"))
     return rows + [("note", note) for note in S.notes]

@@ -48,13 +48,15 @@ def sampling_error(d: Deflation, f: Function, *, complex_valued: bool) -> tuple[
     weights = np.concatenate([w for _, w in d.rest]) / probes
     values = evaluate(f, nodes)
     deviation = values - np.sum(weights * values)
-    variance = float(np.sum(weights * deviation**2))
-    if variance <= (1e-14 * float(np.max(np.abs(values), initial=0.0))) ** 2:
+    scale = float(np.max(np.abs(deviation)))
+    if scale <= 1e-14 * float(np.max(np.abs(values), initial=0.0)):
         return 0.0, math.inf  # nothing but rounding
+    deviation = deviation / scale  # squares of the extremes are no numbers
+    variance = float(np.sum(weights * deviation**2))
     draws = probes * ((n + 1) if complex_valued else (n + 2) / 2)
     # Each weight is a chi-square share, so the variance estimate itself has this many degrees of freedom.
     dof = 2 * draws * variance**2 / float(np.sum(weights * deviation**4))
-    return math.sqrt(variance / draws), max(1.0, dof)
+    return scale * math.sqrt(variance / draws), max(1.0, dof)
 
 
 def quadrature_error(run: LanczosResult, d: Deflation, f: Function) -> float:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .._memory import format_bytes, parse_budget
+from ..backends import Array, Backend
 from ..krylov.lanczos import basis_bytes, check_count
 from ..operators import aslinearoperator
 from ..results import html_table
@@ -34,7 +35,7 @@ class Plan:
     first_product_seconds : float
         Time of the first product, which may include what is prepared once; NaN where nothing was timed.
     seconds : float
-        Expected time of all products, from one timed product; NaN where nothing was timed.
+        Expected time of all products, from one timed product, and of the orthogonalisation; NaN where nothing was timed.
     bytes : int
         Of the Lanczos basis.
     memory_budget : int
@@ -135,7 +136,10 @@ def plan(
         own = backend.empty((n,), operator.dtype)
         own[...] = product[:, 0]
         alpha, norm = np.real(backend.fetch([backend.dot(probe[0], own), backend.norm(own)]))
-        first, seconds = times[0], max(0.0, times[0] - times[1]) + times[1] * products
+        first = times[0]
+        seconds = max(0.0, times[0] - times[1]) + times[1] * products
+        if needed <= budget:
+            seconds += _orthogonalisation_seconds(backend, own, steps, probes)
         relative = math.sqrt(2 / (n * probes)) * float(norm / abs(alpha)) if alpha != 0 else math.inf
     half = np.array(0.5)
     low, high = sampling_interval(half, half, n, probes, 0.95, complex_valued=operator.dtype.kind == "c")
@@ -145,3 +149,16 @@ def plan(
         n, str(operator.dtype), steps, probes, products, first, seconds, needed, budget, "full" if needed <= budget else "none",
         width, relative,
     )  # fmt: skip
+
+
+def _orthogonalisation_seconds(backend: Backend, w: Array, steps: int, probes: int) -> float:
+    """Time of one Gram-Schmidt pass in each step, from a timed pass against a few vectors."""
+    rows = backend.empty((4, w.shape[0]), w.dtype)
+    rows[...] = 0
+    times = []
+    for _ in range(2):
+        began = time.perf_counter()
+        backend.gemv_n_sub(rows, backend.gemv_t(rows, w), w)
+        backend.synchronize()
+        times.append(time.perf_counter() - began)
+    return probes * steps * (steps + 1) / 2 * min(times) / 4

@@ -104,7 +104,7 @@ def radau_coefficients(alphas: np.ndarray, betas: np.ndarray, z: float) -> tuple
     for alpha, beta in zip(alphas[1:], betas[:-1], strict=True):
         if abs(pivot) < np.finfo(np.float64).eps * scale * 1e-3:
             pivot = np.finfo(np.float64).eps * scale * 1e-3  # z is a node of a shorter rule: step aside by less than rounding
-        pivot = alpha - z - beta * beta / pivot
+        pivot = alpha - z - beta * (beta / pivot)
     if abs(pivot) < np.finfo(np.float64).eps * scale * 1e-3:
         pivot = np.finfo(np.float64).eps * scale * 1e-3
     last = z + betas[-1] * (betas[-1] / pivot)

@@ -16,6 +16,9 @@ class Hooks:
     def prepare(self, raw):
         return list(raw)
 
+    def own(self, batch):
+        return list(batch)
+
     def num_examples(self, batch):
         return len(batch)
 

@@ -119,7 +119,7 @@ def test_require_hermitian():
     require_hermitian(operator(lambda x: H @ x, hermitian=None), "This")
     with pytest.raises(ValueError, match="This needs a square Hermitian operator"):
         require_hermitian(ls.aslinearoperator(np.ones((2, 3))), "This")
-    with pytest.raises(ValueError, match="marked hermitian=False"):
+    with pytest.raises(ValueError, match="its attribute hermitian is False"):
         require_hermitian(ls.aslinearoperator(np.triu(np.ones((3, 3)))), "This")
     skew = H + 1e-5 * random_array((N, N), np.float64, 1)
     with pytest.raises(ValueError, match=r"two random products of this one disagree.*Pass the symmetric part"):

@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 from helpers import DTYPES, goe, rotated
+from scipy import stats
 
 import linop_spectra as ls
 from linop_spectra.random_matrices import MarchenkoPastur
@@ -331,3 +332,26 @@ def test_bad_arguments_of_views():
     ):
         with pytest.raises(ValueError, match=message):
             call()
+
+
+@pytest.mark.parametrize("scale", [1e-170, 1e-160, 1e-30, 1e30, 1e160])
+def test_functionals_at_extreme_scales(scale):
+    """Squares of such numbers are no numbers; the interval is that of the unscaled matrix, scaled."""
+    matrix = rotated(np.linspace(-1, 3, 150), 1)
+    for k in (10, 40):
+        one = ls.spectral_density(ls.aslinearoperator(matrix), num_steps=k).trace()
+        other = ls.spectral_density(ls.aslinearoperator(matrix * scale, hermitian=True), num_steps=k).trace()
+        np.testing.assert_allclose(np.array(other.confidence_interval()) / scale, one.confidence_interval(), rtol=1e-6)
+
+
+def test_wasserstein_bound_knows_of_rounding():
+    """Next to an eigenvalue of a million, single precision cannot place those below one."""
+    d = np.r_[np.linspace(0, 1, 299), 1e6].astype(np.float32)
+    for seed in range(10):
+        S = ls.spectral_density(ls.diagonal_operator(d), num_steps=40, num_probes=2, seed=seed)
+        assert stats.wasserstein_distance(S.nodes, d, S.weights) <= S.wasserstein_bound
+
+
+def test_a_run_that_resolves_everything_says_so():
+    S = ls.spectral_density(ls.diagonal_operator(np.arange(1.0, 11.0)), num_steps=10)
+    assert "Every eigenvalue is resolved" in S.explain() and len(S.explain().splitlines()) == 5

@@ -97,7 +97,7 @@ class TorchBatches:
                 f"The argument batch_size is {batch_size}, but the data are batches already; leave it out, or pass (inputs, "
                 "targets)."
             )
-        if hasattr(data, "__len__") and len(data) == 0:
+        if _known_empty(data):
             raise ValueError("The argument data is empty: it holds no batch; pass at least one.")
         return Batches(data, _Hooks(self, RandomState(self._device, data)), budget)
 
@@ -161,6 +161,13 @@ class TorchBatches:
         return map_leaves(batch, lambda tensor: tensor[chosen])
 
 
+def _known_empty(data: Any) -> bool:
+    try:
+        return len(data) == 0
+    except TypeError:  # a loader of a stream does not know its length
+        return False
+
+
 def _is_one_hot(targets: Tensor) -> bool:
     return bool(((targets == 0) | (targets == 1)).all()) and bool((targets.sum(dim=1) == 1).all())
 
@@ -172,6 +179,9 @@ class _Hooks:
         self._state = state
         self.prepare, self.num_bytes, self.checksum = shared.prepare, shared.num_bytes, shared.checksum
         self.num_examples = shared.num_examples
+
+    def own(self, batch: Any) -> Any:
+        return map_leaves(batch, Tensor.clone)
 
     def replay(self, source: Iterable[Any]) -> Iterator[Any]:
         return iter(source) if self._state is None else self._state.replay(source)

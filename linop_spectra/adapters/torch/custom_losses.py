@@ -37,6 +37,11 @@ class CallableLoss(OutputLoss):
 class NegativeLogLikelihood(CallableLoss):
     """``torch.nn.NLLLoss``: its mean is over the weights of the positions that are not ignored."""
 
+    gauss_newton_refusal = (
+        "NLLLoss is linear in the model's outputs (log-probabilities), so its Gauss-Newton matrix would be zero; leave out the last "
+        "log-softmax layer and use loss='cross_entropy', which is the same loss of the logits."
+    )
+
     def __init__(self, module: Any) -> None:
         super().__init__(module, averages=module.reduction == "mean")
         self._weight, self._ignore_index = module.weight, module.ignore_index
@@ -74,7 +79,10 @@ class SplitBatchLoss(OutputLoss):
 class WholeBatchLoss(OutputLoss):
     """`BatchLoss` in one step: there are no outputs to speak of."""
 
-    splits_outputs = False
+    gauss_newton_refusal = (
+        "The Gauss-Newton matrix needs the model's outputs, which BatchLoss(fn) does not show; pass "
+        "BatchLoss(outputs=fn(model, batch), loss=fn(outputs, batch))."
+    )
 
     def __init__(self, fn: Callable[[Any, Any], Any]) -> None:
         self._fn = fn
@@ -132,11 +140,20 @@ def make_loss(loss: Any) -> OutputLoss:
     if isinstance(loss, torch.nn.Module):
         return _of_module(loss)
     if callable(loss):
-        return CallableLoss(loss)
+        # Torch's functions with their defaults are the losses that they name: masks and weights then count as they should.
+        return _FUNCTIONS[loss]() if loss in _FUNCTIONS else CallableLoss(loss)
     raise TypeError(
         f"The argument loss is a {type(loss).__name__}, but must be a name such as 'cross_entropy', a torch loss module, a "
         "callable (outputs, targets), or a BatchLoss."
     )
+
+
+_FUNCTIONS: dict[Any, Callable[[], OutputLoss]] = {
+    torch.nn.functional.cross_entropy: CrossEntropy,
+    torch.nn.functional.mse_loss: MeanSquaredError,
+    torch.nn.functional.binary_cross_entropy_with_logits: BinaryCrossEntropy,
+    torch.nn.functional.nll_loss: lambda: NegativeLogLikelihood(torch.nn.NLLLoss()),
+}
 
 
 def _of_module(module: Any) -> OutputLoss:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 # What the exception's text contains, in lower case, and what to say. The first match counts.
 _EXPLANATIONS = (
@@ -45,3 +46,38 @@ def explained() -> Iterator[None]:
             if any(mark in text for mark in marks) and not text.startswith("the model"):
                 raise RuntimeError(f"{sentence} (torch said: {str(error).strip().splitlines()[0]})") from error
         raise
+
+
+def refuse_once_differentiable(graph: Any) -> None:
+    """Raise when a graph passes through a custom function that has a first derivative only.
+
+    Torch itself does not notice when gradients are asked for by ``torch.autograd.grad(inputs=...)``: the products would be wrong
+    without a word.
+
+    Parameters
+    ----------
+    graph : torch.autograd node or None
+        ``grad_fn`` of the outputs.
+
+    Raises
+    ------
+    TypeError
+        When there is such a function.
+    """
+    seen, waiting = set(), [graph]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        function: Any = getattr(type(node), "_forward_cls", None)
+        backward = getattr(function, "backward", None)
+        if backward is not None and getattr(backward, "__module__", "") != "torch.autograd.function":
+            code = getattr(backward, "__code__", None)
+            # The decorator leaves its own wrapper around the user's function.
+            if hasattr(backward, "__wrapped__") and code is not None and code.co_filename.endswith("autograd/function.py"):
+                raise TypeError(
+                    f"The model calls the custom function {function.__name__}, whose backward is marked once_differentiable: it has no "
+                    "second derivative. Write its backward with differentiable operations and take the mark off, or leave it out."
+                )
+        waiting += [child for child, _ in node.next_functions]

@@ -67,11 +67,9 @@ class TorchFunctions:
         self._layout = layout = Layout(module.parameters, backend)
         self.names, self.num_parameters, self.dtype = layout.names, layout.num_parameters, layout.dtype
         self.blocks: Mapping[str, slice] = layout.blocks
+        self.unit_rounding = max(float(torch.finfo(dtype).eps) for dtype in layout.model_dtypes)
         self.averages, self.convex_loss = loss.averages, loss.convex
-        self.gauss_newton_refusal: str | None = None if loss.splits_outputs else (
-            "The Gauss-Newton matrix needs the model's outputs, which BatchLoss(fn) does not show; pass "
-            "BatchLoss(outputs=fn(model, batch), loss=fn(outputs, batch))."
-        )
+        self.gauss_newton_refusal: str | None = loss.gauss_newton_refusal
         model = module.model
         self.evaluated_batch_norm, self.convolutions = has_evaluated_batch_norm(model), has_convolution(model)
         self._recurrent, self._batch_statistics = has_recurrence(model), uses_batch_statistics(model)

@@ -17,12 +17,11 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from .context import linearized
+from .errors import refuse_once_differentiable
 from .vectors import Tensors
 
 if TYPE_CHECKING:
     from .functions import TorchFunctions, TorchPoint
-
-
 
 
 class JacobianEngine:
@@ -68,6 +67,7 @@ class DoubleReverse(JacobianEngine):
         """Jacobian times `v`."""
         if self._transposed is None:
             outputs = self._with_graph()
+            refuse_once_differentiable(outputs.grad_fn)
             u = torch.zeros_like(outputs, requires_grad=True)
             pulled = self._functions.checked_gradient(
                 self._point, self._batch, outputs, self._leaves, weights=u, create_graph=True

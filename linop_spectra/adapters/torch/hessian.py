@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .context import linearized
+from .errors import refuse_once_differentiable
 from .vectors import Tensors
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def hessian_engine(functions: TorchFunctions, point: TorchPoint, batch: Any, num
 
 def _double_backward(functions: TorchFunctions, point: TorchPoint, batch: Any, num_products: int | None) -> HessianEngine:
     leaves, total, loss_sum, num_terms = functions.differentiable_loss(point, batch)
+    refuse_once_differentiable(total.grad_fn)
     gradient = functions.checked_gradient(point, batch, total, leaves, create_graph=True)
     # Entries that do not depend on the parameters have a zero second derivative.
     live = [i for i, g in enumerate(gradient) if g.requires_grad]

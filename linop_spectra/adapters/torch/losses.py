@@ -25,11 +25,13 @@ class OutputLoss:
         Whether the objective is the mean of the terms, or their sum.
     convex : bool
         Whether the loss is known to be convex in the outputs.
+    gauss_newton_refusal : str or None
+        Why there is no Gauss-Newton matrix, as a sentence; None when there is one.
     """
 
     averages = True
     convex = False
-    splits_outputs = True
+    gauss_newton_refusal: str | None = None
 
     def outputs(self, model: Any, batch: Any) -> Any:
         """The model's outputs for a pair (inputs, targets)."""
