@@ -33,7 +33,7 @@ def trace(
     Parameters
     ----------
     A : LinearOperator or what `aslinearoperator` takes
-        Square operator of shape (n, n); it need not be Hermitian. Of a complex operator the real part is estimated.
+        Square operator of shape (n, n); a real one need not be Hermitian, a complex one must be, so that the trace is real.
     method : {"auto", "hutchinson", "exact"}
         ``"hutchinson"`` averages ``z^H A z`` over vectors of random signs; ``"exact"`` takes n products with unit vectors;
         ``"auto"`` is exact where n products are allowed, else Hutchinson.
@@ -44,7 +44,7 @@ def trace(
     seed : int
         Seed of the signs.
     time_budget : float, optional
-        Seconds after which the estimate so far is returned, with ``converged`` False.
+        Seconds after which the estimate so far is returned, with ``converged`` False; Ctrl-C does the same.
     progress : bool or callable, optional
         True shows a bar.
 
@@ -67,6 +67,11 @@ def trace(
     n = operator.shape[0]
     if operator.shape[1] != n:
         raise ValueError(f"A trace needs a square operator, but this one has shape {operator.shape}.")
+    if operator.dtype.kind == "c" and operator.hermitian is not True:
+        raise ValueError(
+            "The trace of a complex operator that is not Hermitian is no real number; take those of (A + A.H) / 2 and of "
+            "(A - A.H) / 2j, or pass hermitian=True to aslinearoperator if it is."
+        )
     if method not in get_args(TraceMethod):
         raise ValueError(f"The argument method is {method!r}, but must be one of {', '.join(get_args(TraceMethod))}.")
     allowed = DEFAULT_MATVECS if num_matvecs is None else check_count("num_matvecs", num_matvecs)
@@ -86,7 +91,13 @@ def trace(
                 converged = False
                 break
             indices = range(len(samples), min(len(samples) + _BLOCK, total))
-            samples += _forms(operator, indices, seed, exact)
+            try:
+                samples += _forms(operator, indices, seed, exact)
+            except KeyboardInterrupt:
+                if exact or not samples:
+                    raise
+                converged = False
+                break
             bar.advance(len(indices))
             if not exact and tol is not None and len(samples) >= 10 and _half_width(samples) <= tol * abs(np.mean(samples)):
                 break

@@ -116,7 +116,7 @@ def eigsh(
     seed : int
         Seed of the starting vectors.
     time_budget : float, optional
-        Seconds after which unconverged pairs are returned, marked.
+        Seconds after which unconverged pairs are returned, marked; Ctrl-C does the same, with estimated residuals.
     progress : bool or callable, optional
         True shows a bar of converged pairs.
 
@@ -158,23 +158,30 @@ def eigsh(
     solver = _ThickRestart(operator, k, which, block_size, max_basis, start, seed)
     budget = check_count("max_matvecs", max_matvecs) if max_matvecs is not None else 100 * solver.max_basis
     began = time.perf_counter()
+    interrupted = False
     with ProgressBar(progress, k, "eigsh", unit="pair") as bar:
         shown = 0
         while True:
-            full = solver.fill(_PRODUCTS_BETWEEN_LOOKS)
+            try:
+                full = solver.fill(_PRODUCTS_BETWEEN_LOOKS)
+            except KeyboardInterrupt:
+                if solver.m < k:
+                    raise
+                full, interrupted = False, True
             wanted, residuals, norm = solver.wanted()
             good = int(np.sum(residuals <= tol * norm))
             bar.advance(max(0, good - shown))
             shown = max(shown, good)
             spent = time_budget is not None and time.perf_counter() - began > time_budget
-            if good == k or solver.num_matvecs >= budget or spent or solver.complete:
+            if good == k or solver.num_matvecs >= budget or spent or solver.complete or interrupted:
                 break
             if full:
                 solver.restart()
     values, vectors = solver.vectors(wanted)
-    residual_norms = solver.true_residuals(values, vectors)
+    # After Ctrl-C nobody waits for k more products: the estimates have to do.
+    residual_norms = residuals if interrupted else solver.true_residuals(values, vectors)
     converged = residual_norms <= tol * norm + 8 * np.finfo(operator.dtype).eps * norm
-    if not converged.all() and not spent:
+    if not converged.all() and not spent and not interrupted:
         warnings.warn(
             f"Of {k} eigenpairs {int(converged.sum())} converged within {solver.num_matvecs} products; the others are returned, "
             "marked in .converged. Allow more by max_matvecs or max_basis, or a larger tol.",
@@ -329,8 +336,8 @@ class _ThickRestart:
         coupling = np.abs(self.T[m : m + b, m - b : m] @ self.S[m - b :, :])
         scale = float(np.max(coupling)) if m < self.n else 0.0  # squares of the extremes are no numbers
         residuals = scale * linalg.norm(coupling / scale, axis=0) if scale > 0 else np.zeros(m)
-        order = self._order()[: self.k]
-        return np.sort(order), residuals[order], self.norm or 1.0
+        chosen = np.sort(self._order()[: self.k])
+        return chosen, residuals[chosen], self.norm or 1.0
 
     def _order(self) -> np.ndarray:
         m = len(self.theta)

@@ -316,6 +316,8 @@ def _starting_vectors(
             n, range(first_probe, first_probe + num_probes), kind="sphere", seed=seed, domain="probe", dtype=operator.dtype
         )
         return rows, np.ones(num_probes), f"sphere {first_probe}+{num_probes}"
+    if operator.dtype.kind != "c" and np.dtype(getattr(start, "dtype", float)).kind == "c":
+        raise TypeError("The argument start is complex, but the operator is real; pass a real starting vector.")
     given = backend.asarray(start, dtype=operator.dtype)
     if given.shape not in ((n,), (n, num_probes)) and not (len(given.shape) == 2 and given.shape[0] == n and num_probes == 1):
         raise ValueError(

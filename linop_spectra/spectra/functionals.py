@@ -25,7 +25,10 @@ def evaluate(f: Function, nodes: np.ndarray) -> np.ndarray:
     if len(nodes) == 0:
         return np.zeros(0)
     with np.errstate(all="ignore"):
-        values = np.asarray(f(nodes), dtype=np.float64)
+        values = np.asarray(f(nodes))
+    if values.dtype.kind == "c":
+        raise TypeError("The function is complex on the eigenvalues; pass its real and its imaginary part one after the other.")
+    values = values.astype(np.float64)
     values = np.broadcast_to(values, nodes.shape)
     if not np.all(np.isfinite(values)):
         bad = nodes[~np.isfinite(values)][0]

@@ -46,6 +46,8 @@ def test_signs_are_exact_on_diagonal_matrices():
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_exact_where_the_products_allow_it(dtype):
     matrix = random_array((40, 40), dtype, 0)
+    if np.dtype(dtype).kind == "c":  # a trace is a real number only then
+        matrix = matrix + matrix.conj().T
     for options in ({}, {"method": "exact"}, {"num_matvecs": 40}):
         estimate = ls.trace(matrix, **options)
         assert estimate.method == "exact" and estimate.num_matvecs == 40 and estimate.standard_error == 0
@@ -101,3 +103,28 @@ def test_bad_operators():
         ls.trace(np.ones((2, 3)))
     with pytest.raises(FloatingPointError, match="NaN"):
         ls.trace(np.full((3, 3), np.nan))
+
+
+def test_interrupted_estimates_are_returned_and_marked():
+    calls = []
+
+    def product(v):
+        calls.append(1)
+        if len(calls) == 20:
+            raise KeyboardInterrupt
+        return 2 * v
+
+    estimate = ls.trace(ls.aslinearoperator(product, shape=(300, 300), dtype=float), num_matvecs=50)
+    assert estimate.value == pytest.approx(600) and estimate.num_matvecs == 16 and not estimate.converged
+
+
+def test_a_trace_that_is_no_real_number_is_refused():
+    with pytest.raises(ValueError, match="no real number"):
+        ls.trace(np.diag(1 + 1j * np.arange(5.0)))
+    with pytest.raises(TypeError, match="real and its imaginary part"):
+        ls.trace_function(ls.identity(5), lambda x: np.exp(1j * x))
+
+
+def test_one_sample_says_nothing_of_its_error():
+    estimate = ls.trace(ls.identity(300), method="hutchinson", num_matvecs=1)
+    assert estimate.standard_error == np.inf and not estimate.converged

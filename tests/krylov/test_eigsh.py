@@ -203,3 +203,20 @@ def test_bad_operators():
         ls.eigsh(ls.aslinearoperator(np.random.default_rng(0).standard_normal((50, 50)), hermitian=True))
     with pytest.raises(FloatingPointError, match="NaN"):
         ls.eigsh(ls.aslinearoperator(lambda x: x * np.nan, shape=(30, 30), dtype=float, hermitian=True))
+
+
+def test_interrupted_pairs_are_returned_and_marked():
+    calls = []
+    matrix = rotated(SPECTRA["uniform"], 5)
+
+    def product(v):
+        calls.append(1)
+        if len(calls) == 25:
+            raise KeyboardInterrupt
+        return matrix @ v
+
+    operator = ls.aslinearoperator(product, shape=matrix.shape, dtype=float, hermitian=True)
+    result = ls.eigsh(operator, 3, which="LA", tol=1e-12)
+    assert not result.converged.all() and result.num_matvecs == 24 and len(calls) == 25
+    true = np.linalg.norm(matrix @ result.eigenvectors - result.eigenvectors * result.eigenvalues, axis=0)
+    np.testing.assert_allclose(result.residual_norms, true, rtol=1e-6)
