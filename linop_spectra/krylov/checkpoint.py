@@ -157,14 +157,20 @@ class Checkpoint:
         ValueError
             When it differs by more than rounding.
         """
-        backend = operator.backend
-        product = operator.matmat(start[:1].T)
-        first = backend.asarray(product[:, 0], dtype=operator.dtype) + 0
-        alpha = float(np.real(backend.to_numpy(backend.dot(start[0], first))))
-        scale = abs(run.alphas[0, 0]) + run.betas[0, 0] + np.finfo(np.float64).tiny
-        if not abs(alpha - run.alphas[0, 0]) <= np.sqrt(np.finfo(operator.dtype).eps) * scale:
+        alpha = other_first_coefficient(run, operator, start[0])
+        if alpha is not None:
             raise ValueError(
                 f"The checkpoint {str(self.path)!r} belongs to another operator: the first coefficient is {run.alphas[0, 0]:.9g} there "
                 f"and {alpha:.9g} here. Delete it (and {self.basis_path.name}) or choose another path."
             )
+
+
+def other_first_coefficient(run: LanczosResult, operator: LinearOperator, start: Array) -> float | None:
+    """The first coefficient by one product, when it is not that of the run up to rounding; None when it is."""
+    backend = operator.backend
+    product = operator.matmat(start.reshape(-1, 1))
+    first = backend.asarray(product[:, 0], dtype=operator.dtype) + 0
+    alpha = float(np.real(backend.to_numpy(backend.dot(start, first))))
+    scale = abs(run.alphas[0, 0]) + run.betas[0, 0] + np.finfo(np.float64).tiny
+    return None if abs(alpha - run.alphas[0, 0]) <= np.sqrt(operator.unit_rounding) * scale else alpha
 

@@ -18,7 +18,7 @@ from .._progress import Progress, ProgressBar
 from ..backends import Array
 from ..operators import LinearOperator, aslinearoperator, require_hermitian
 from ..results import PathLike
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, other_first_coefficient
 from .errors import LanczosInterrupted, NonFiniteProductError
 from .recurrence import ProductError, Recurrence
 from .result import LanczosResult, Status
@@ -167,6 +167,13 @@ def extend(run: LanczosResult, num_steps: int, A: Any, **options: Any) -> Lanczo
             f"{operator.shape} and dtype {operator.dtype}; pass the operator of the first run."
         )
     total = clamp_steps(run.num_steps + check_count("num_steps", num_steps), n)
+    if run.vectors is not None and run.vectors.bases and run.num_steps:
+        alpha = other_first_coefficient(run, operator, operator.backend.asarray(run.vectors.bases[0].row(0)))
+        if alpha is not None:
+            raise ValueError(
+                f"The argument operator is not the one of the run: its first coefficient is {alpha:.9g}, but the run has "
+                f"{run.alphas[0, 0]:.9g}. Pass the operator of the first run."
+            )
     settings = RunOptions(**options)
     _check_time_budget(settings.time_budget)
     checkpoint = Checkpoint(settings.checkpoint) if settings.checkpoint is not None else None

@@ -156,7 +156,7 @@ class LanczosResult:
         num_steps : int
             Further steps.
         operator : LinearOperator
-            The operator of the first run.
+            The operator of the first run; where the run kept its basis, one product makes sure of it.
         **options
             ``time_budget``, ``progress`` and ``checkpoint`` of `linop_spectra.lanczos`.
 
@@ -168,7 +168,7 @@ class LanczosResult:
         Raises
         ------
         ValueError
-            When the run was saved without its vectors, or the operator has another shape or dtype.
+            When the run was saved without its vectors, or the operator is another one.
         """
         from .lanczos import extend
 

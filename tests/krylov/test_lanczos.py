@@ -156,11 +156,21 @@ def test_one_run_can_be_continued_twice():
     assert half.ritz_vectors().shape == (100, 10)
 
 
-def test_continuing_with_another_operator_changes_nothing_of_the_first():
+def test_continuing_with_another_operator_is_refused():
     a, b = wrap(rotated(EIGENVALUES)), wrap(rotated(EIGENVALUES + 1))
     half = ls.lanczos(a, 10)
-    half.extend(10, operator=b)
-    same(half.extend(10, operator=a), ls.lanczos(a, 20))
+    with pytest.raises(ValueError, match="argument operator is not the one of the run"):
+        half.extend(10, operator=b)
+
+
+def test_a_run_can_be_continued_twice():
+    """Branches of one run share what they have in common and nothing else."""
+    a = wrap(rotated(EIGENVALUES))
+    half = ls.lanczos(a, 10)
+    longer, shorter = half.extend(20, operator=a), half.extend(10, operator=a)
+    same(shorter, ls.lanczos(a, 20))
+    same(longer, ls.lanczos(a, 30))
+    assert half.num_steps == 10
 
 
 def test_saving_without_the_basis(tmp_path):
