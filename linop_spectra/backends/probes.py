@@ -8,6 +8,7 @@ vector can be made anywhere without the rest. The domain keeps, say, a random ma
 from __future__ import annotations
 
 import hashlib
+import numbers
 from typing import Literal
 
 import numpy as np
@@ -68,6 +69,8 @@ def random_vector(
     >>> bool(np.all(piece == whole[4:7]))
     True
     """
+    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
+        raise ValueError(f"The argument seed must be a whole number of at least 0, but is {seed!r}.")
     stop = n if stop is None else stop
     complex_valued = np.issubdtype(dtype, np.complexfloating)
     if kind == "sign":

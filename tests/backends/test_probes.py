@@ -4,6 +4,8 @@ import itertools
 
 import numpy as np
 import pytest
+
+import linop_spectra as ls
 from helpers import BACKENDS, CHANCE, DTYPES, eps, same_law
 from scipy import stats
 
@@ -110,3 +112,11 @@ def test_signs_are_uniform_roots_of_unity(dtype, values):
 def test_a_vector_of_length_one():
     assert abs(vector(1, "sphere")[0]) == 1 and abs(vector(1, "sign")[0]) == 1
     assert abs(vector(1, "sphere", dtype=np.complex128)[0]) == pytest.approx(1, abs=1e-15)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, None, True, "0"])
+def test_a_seed_is_a_whole_number(seed):
+    with pytest.raises(ValueError, match="argument seed must be a whole number"):
+        ls.lanczos(ls.identity(5), 1, seed=seed)
+    with pytest.raises(ValueError, match="argument seed must be a whole number"):
+        ls.trace(ls.identity(500), seed=seed)
