@@ -66,7 +66,7 @@ def test_streams_are_independent():
     """Correlations of vectors that differ in seed, domain or index are N(0, 1 / n); none of 190 pairs leaves 5 sigma."""
     n = 20_000
     keys = [(seed, domain, index) for seed in (0, 1) for domain in ("probe", "ensemble") for index in range(4)]
-    keys += [(-1, "probe", 0), (2**63, "probe", 0), (10, "probe", 1), (1, "probe", 10)]
+    keys += [(7, "probe", 0), (2**63, "probe", 0), (10, "probe", 1), (1, "probe", 10)]
     x = np.array([vector(n, seed=seed, domain=domain, index=index) for seed, domain, index in keys])
     correlations = (x @ x.T / n)[np.triu_indices(len(keys), 1)]
     assert np.abs(correlations).max() < 5 / np.sqrt(n)
