@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from .._progress import Progress, ProgressBar
-from ..krylov.lanczos import _check_time_budget, check_count
+from ..krylov.lanczos import check_count, check_time_budget
 from ..operators import LinearOperator, aslinearoperator
 from ..results import Estimate
 
@@ -77,7 +77,7 @@ def trace(
     allowed = DEFAULT_MATVECS if num_matvecs is None else check_count("num_matvecs", num_matvecs)
     if tol is not None and not tol > 0:
         raise ValueError(f"The argument tol must be positive, but is {tol!r}.")
-    _check_time_budget(time_budget)
+    check_time_budget(time_budget)
     if method == "exact" and num_matvecs is not None and allowed < n:
         raise ValueError(f"The exact trace takes {n} products, but num_matvecs allows {allowed}; use method='hutchinson'.")
     exact = method == "exact" or (method == "auto" and n <= allowed)

@@ -14,7 +14,7 @@ from .._progress import Progress, ProgressBar
 from ..backends import Array
 from ..operators import LinearOperator, aslinearoperator, require_hermitian
 from ..results import PathLike, html_table, register, save_result
-from .lanczos import _check_time_budget, check_count
+from .lanczos import check_count, check_time_budget
 from .result import on_host
 
 Which = Literal["LM", "LA", "SA", "BE"]
@@ -153,7 +153,7 @@ def eigsh(
         raise ValueError(f"The argument which is {which!r}, but must be one of {', '.join(get_args(Which))}.")
     if not 0 <= tol < 1:
         raise ValueError(f"The argument tol must lie between 0 and 1, but is {tol!r}.")
-    _check_time_budget(time_budget)
+    check_time_budget(time_budget)
     tol = max(tol, 4 * float(np.finfo(operator.dtype).eps))
     solver = _ThickRestart(operator, k, which, block_size, max_basis, start, seed)
     budget = check_count("max_matvecs", max_matvecs) if max_matvecs is not None else 100 * solver.max_basis

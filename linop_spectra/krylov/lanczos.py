@@ -131,7 +131,7 @@ def run_lanczos(
     """`lanczos` for callers inside the library: the operator is known to be Hermitian; `first_probe` picks other probes."""
     n = operator.shape[0]
     num_steps = clamp_steps(check_count("num_steps", num_steps), n)
-    _check_time_budget(options.time_budget)
+    check_time_budget(options.time_budget)
     num_probes = check_count("num_probes", num_probes)
     rows, norms, digest = _starting_vectors(operator, start, num_probes, seed, first_probe)
     full = plan_basis(operator, num_steps, len(norms), reorthogonalize, memory_budget)
@@ -175,7 +175,7 @@ def extend(run: LanczosResult, num_steps: int, A: Any, **options: Any) -> Lanczo
                 f"{run.alphas[0, 0]:.9g}. Pass the operator of the first run."
             )
     settings = RunOptions(**options)
-    _check_time_budget(settings.time_budget)
+    check_time_budget(settings.time_budget)
     checkpoint = Checkpoint(settings.checkpoint) if settings.checkpoint is not None else None
     state = Recurrence.resume(run, operator, measure_noise=False)
     return _carry_on(state, total, settings, checkpoint, run.seconds, run.seed, run.start_norms, run.start_digest)
@@ -309,7 +309,8 @@ def clamp_steps(num_steps: int, n: int) -> int:
     return num_steps
 
 
-def _check_time_budget(seconds: float | None) -> None:
+def check_time_budget(seconds: float | None) -> None:
+    """Raise unless a time budget is a positive number of seconds, or none."""
     if seconds is not None and not (isinstance(seconds, numbers.Real) and seconds > 0):
         raise ValueError(f"The argument time_budget must be a positive number of seconds, but is {seconds!r}.")
 

@@ -121,6 +121,7 @@ class Recurrence:
         products = self.operator.matmat(self._block(active, j).T)
         self.num_matvecs += len(active)
         if self.measure_noise and j == 1:
+            products = products + 0  # the next product may come in the same buffer
             self._measure_repeat_error(active[0], j, products[:, 0])
         # An interruption from here on may leave some probes a step ahead of others.
         self._consistent = False

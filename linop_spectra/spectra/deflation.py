@@ -119,6 +119,11 @@ class Deflation:
         return nodes[order], weights[order]
 
 
+def node_rounding(run: LanczosResult, rules: tuple[GaussRule, ...]) -> float:
+    """Rounding of the nodes by the recurrence: ``4 eps |A| sqrt(k)``."""
+    return 4 * float(np.finfo(run.dtype).eps) * max(rule.norm for rule in rules) * float(np.sqrt(run.num_steps))
+
+
 def sharp_nodes(rule: GaussRule, eps: float) -> np.ndarray:
     """Which nodes have converged to an isolated eigenvalue, in arithmetic with unit rounding `eps`."""
     gaps = rule.gaps

@@ -13,7 +13,7 @@ import numpy as np
 from ..krylov import LanczosResult
 from ..results import Estimate, PathLike, html_table, register, save_result
 from . import bounds, broadening, functionals, quadrature
-from .deflation import Deflation, deflate
+from .deflation import Deflation, deflate, node_rounding
 from .edges import Edges, bulk_edges
 from .explain import explain, summary_rows
 from .log_spectrum import LogSpectrum, log_spectrum
@@ -149,7 +149,7 @@ class SpectralDensity:
         ``4 eps |A| sqrt(k)`` plus twice the measured distance of two products with the same vector.
         """
         repeat = self.run.repeat_error if np.isfinite(self.run.repeat_error) else 0.0
-        return 4 * float(np.finfo(self.run.dtype).eps) * self.norm_estimate * math.sqrt(self.num_steps) + 2 * repeat
+        return node_rounding(self.run, self.deflation.rules) + 2 * repeat
 
     @property
     def _complex(self) -> bool:
@@ -402,8 +402,7 @@ class SpectralDensity:
             nodes[order], weights[order], d.rest_dimension, self.num_probes, BOUND_CONFIDENCE, complex_valued=self._complex
         )
         pinned = sum(atom.shift for atom in d.atoms if atom.value in d.pinned) / d.n
-        rounding = 4 * float(np.finfo(self.run.dtype).eps) * self.norm_estimate * math.sqrt(self.num_steps)
-        return float(d.rest_dimension / d.n * (quadrature_wasserstein(d) + sampling) + pinned + rounding)
+        return float(d.rest_dimension / d.n * (quadrature_wasserstein(d) + sampling) + pinned + node_rounding(self.run, d.rules))
 
     # -- views -----------------------------------------------------------------------------------------------------------
 

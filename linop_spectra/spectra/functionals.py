@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..krylov import LanczosResult
-from .deflation import Deflation
+from .deflation import Deflation, node_rounding
 from .truncation import truncation_error, variation
 
 Function = Callable[[np.ndarray], np.ndarray]
@@ -68,9 +68,9 @@ def quadrature_error(run: LanczosResult, d: Deflation, f: Function) -> float:
         0.0 if rule.exact else truncation_error(*run.jacobi(probe), lambda x: evaluate(f, x)) for probe, rule in enumerate(d.rules)
     ]
     nodes, weights = d.pooled()
-    spread = 4 * math.sqrt(run.num_steps)
-    rounding = np.full(len(nodes), spread * float(np.finfo(run.dtype).eps) * max(rule.norm for rule in d.rules))
-    moved = float(weights @ variation(f, nodes, rounding, linear_share=1 / spread))
+    rounding = np.full(len(nodes), node_rounding(run, d.rules))
+    # To first order the errors of the nodes cancel down to one unit of rounding of the norm.
+    moved = float(weights @ variation(f, nodes, rounding, linear_share=0.25 / math.sqrt(run.num_steps)))
     pinned = [atom for atom in d.atoms if atom.value in d.pinned]
     values, shifts = np.array([atom.value for atom in pinned]), np.array([atom.shift for atom in pinned])
     return float(np.mean(steps)) + moved + float(np.sum(variation(f, values, shifts))) / d.n

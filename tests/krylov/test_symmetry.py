@@ -33,7 +33,10 @@ def test_wrongly_called_symmetric(case, reorthogonalize, steps):
 def test_symmetric_operators_pass_for_all_steps(reorthogonalize, dtype):
     for eigenvalues in (np.linspace(0, 1, 120), np.r_[np.zeros(110), np.arange(1.0, 11) ** 4], 10.0 ** np.linspace(-8, 0, 120)):
         for seed in range(5):
-            ls.lanczos(called_hermitian(rotated(eigenvalues, seed, dtype)), 100, reorthogonalize=reorthogonalize, seed=seed)
+            run = ls.lanczos(called_hermitian(rotated(eigenvalues, seed, dtype)), 100, reorthogonalize=reorthogonalize, seed=seed)
+            rounding = 1e3 * np.finfo(dtype).eps * eigenvalues.max()
+            assert np.nanmax(run.ritz_values) <= eigenvalues.max() + rounding
+            assert np.nanmin(run.ritz_values) >= eigenvalues.min() - rounding
 
 
 def test_noise_is_called_noise():

@@ -355,3 +355,21 @@ def test_wasserstein_bound_knows_of_rounding():
 def test_a_run_that_resolves_everything_says_so():
     S = ls.spectral_density(ls.diagonal_operator(np.arange(1.0, 11.0)), num_steps=10)
     assert "Every eigenvalue is resolved" in S.explain() and len(S.explain().splitlines()) == 5
+
+
+def test_an_operator_that_hands_out_its_own_buffer():
+    """A second product overwrites the first: the run has to have taken what it needs by then."""
+
+    class Buffered(ls.LinearOperator):
+        def _matmat(self, x):
+            if not hasattr(self, "buffer") or self.buffer.shape != x.shape:
+                self.buffer = np.empty_like(x)
+            self.buffer[...] = matrix @ x
+            return self.buffer
+
+    matrix = rotated(np.linspace(-1, 3, 120), 2)
+    for probes in (1, 3):
+        buffered = ls.spectral_density(Buffered((120, 120), float, hermitian=True), num_steps=30, num_probes=probes)
+        plain = ls.spectral_density(ls.aslinearoperator(matrix, hermitian=True), num_steps=30, num_probes=probes)
+        np.testing.assert_allclose(buffered.run.alphas, plain.run.alphas, atol=1e-10)
+        np.testing.assert_allclose(buffered.run.betas, plain.run.betas, atol=1e-10)
