@@ -154,6 +154,8 @@ class Estimate:
         Statistical standard error (same unit): what other random probes would have changed.
     quadrature_error : float
         Bound or estimate of the deterministic error (same unit): what more Lanczos steps would have changed.
+    rounding_error : float
+        What exact arithmetic would have changed (same unit).
     num_matvecs : int
         Products with the operator that were spent.
     degrees_of_freedom : float
@@ -175,6 +177,7 @@ class Estimate:
     value: float
     standard_error: float = 0.0
     quadrature_error: float = 0.0
+    rounding_error: float = 0.0
     num_matvecs: int = 0
     degrees_of_freedom: float = math.inf
     seconds: float = 0.0
@@ -182,7 +185,7 @@ class Estimate:
     converged: bool = True
 
     def confidence_interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Two-sided interval: Student's t times the standard error, widened by the quadrature error.
+        """Two-sided interval: Student's t times the standard error, widened by the quadrature and the rounding error.
 
         Parameters
         ----------
@@ -199,21 +202,28 @@ class Estimate:
         from scipy import stats
 
         quantile = float(stats.t.ppf(0.5 + level / 2, self.degrees_of_freedom)) if self.standard_error > 0 else 0.0
-        half = quantile * self.standard_error + self.quadrature_error
+        half = quantile * self.standard_error + self.quadrature_error + self.rounding_error
         return self.value - half, self.value + half
+
+    @property
+    def sources(self) -> dict[str, float]:
+        """Where the error comes from: random probes (one standard error), quadrature and rounding."""
+        return {"probe": self.standard_error, "quadrature": self.quadrature_error, "rounding": self.rounding_error}
 
     def __float__(self) -> float:
         return float(self.value)
 
     def __str__(self) -> str:
         low, high = self.confidence_interval(0.95)
-        return f"{self.value:.6g} (95 % interval {low:.6g} to {high:.6g})"
+        parts = ", ".join(f"{name} {size:.2g}" for name, size in self.sources.items() if size > 0)
+        return f"{self.value:.6g} (95 % interval {low:.6g} to {high:.6g}" + (f"; {parts})" if parts else ")")
 
     def _repr_html_(self) -> str:
         low, high = self.confidence_interval(0.95)
         rows = [
             ("estimate", f"{self.value:.6g}"), ("95 % interval", f"{low:.6g} to {high:.6g}"),
-            ("standard error", f"{self.standard_error:.3g}"), ("quadrature error", f"{self.quadrature_error:.3g}"),
+            ("standard error (probe)", f"{self.standard_error:.3g}"), ("quadrature error", f"{self.quadrature_error:.3g}"),
+            ("rounding error", f"{self.rounding_error:.3g}"),
             ("products", f"{self.num_matvecs:,}"), ("method", self.method),
         ]
         return html_table(rows)
