@@ -6,12 +6,18 @@ is imported, because that fails on machines without the CUDA libraries.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from .cupy_kernels import CudaKernels, Kernels, PlainKernels
 from .probes import ProbeKind, random_vector
+
+CUBLAS_LIMIT = 2**31 - 1
+"""Longest vector that cuBLAS counts in 32 bits; of longer ones it is not asked."""
+_ROWS_OF_A_SUM = 1024
 
 
 def cupy_usable() -> bool:
@@ -29,7 +35,8 @@ class CupyBackend:
     Parameters
     ----------
     module : module, optional
-        The array module to compute with. Tests pass NumPy here, which runs the same lines without a device.
+        The array module to compute with. Tests pass NumPy here, which runs the same lines without a device, with array
+        expressions in place of the kernels.
     """
 
     name = "cupy"
@@ -46,11 +53,17 @@ class CupyBackend:
 
             module = cupy
         self._xp = module
+        self._kernels: Kernels = CudaKernels(module) if hasattr(module, "ElementwiseKernel") else PlainKernels(module)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (type(self), self._xp.__name__)  # a module cannot be pickled
 
     def asarray(self, x: Any, dtype: Any = None) -> Any:
         """`x` on the device; torch and JAX arrays that are there already are not copied."""
         if not self.owns(x) and hasattr(x, "__dlpack_device__") and not isinstance(x, np.ndarray):
-            x = self.from_dlpack(x) if _on_cuda(x) else np.asarray(x.detach() if hasattr(x, "detach") else x)
+            if hasattr(x, "detach"):
+                x = _without_bfloat16(x.detach().resolve_conj().resolve_neg())
+            x = self.from_dlpack(x) if _on_cuda(x) else _on_host(x)
         return self._xp.asarray(x, dtype=dtype)
 
     def from_dlpack(self, x: Any) -> Any:
@@ -67,44 +80,107 @@ class CupyBackend:
         """Whether `x` is a CuPy array."""
         return isinstance(x, self._xp.ndarray)
 
+    def dtype_of(self, x: Any) -> np.dtype:
+        """Type of the entries."""
+        return np.dtype(x.dtype)
+
+    def conj(self, x: Any) -> Any:
+        """Complex conjugate; `x` itself when it is real."""
+        return self._xp.conj(x) if x.dtype.kind == "c" else x
+
+    def real(self, x: Any) -> Any:
+        """Real part."""
+        return self._xp.real(x)
+
+    def imag(self, x: Any) -> Any:
+        """Imaginary part."""
+        return self._xp.imag(x)
+
+    def any(self, mask: Any) -> bool:
+        """Whether there is a True."""
+        return bool(self._xp.any(mask))
+
+    def contiguous(self, x: Any, dtype: Any = None) -> Any:
+        """`x` in C order, copied only where it must be."""
+        return self._xp.ascontiguousarray(x, dtype=dtype)
+
+    def reshape(self, x: Any, shape: tuple[int, ...]) -> Any:
+        """`x` in C order with another shape."""
+        return x.reshape(shape)
+
+    def gather(self, rows: Any, index: np.ndarray) -> Any:
+        """``rows[:, index]``."""
+        return self._xp.take(rows, self._xp.asarray(index), axis=1)
+
+    def scatter(self, rows: Any, index: np.ndarray, n: int) -> Any:
+        """Zeros, but for ``[:, index] = rows``."""
+        out = self._xp.zeros((rows.shape[0], n), rows.dtype)
+        out[:, self._xp.asarray(index)] = rows
+        return out
+
+    def guard(self, x: Any) -> Any:
+        """A copy: CuPy has no read-only arrays."""
+        return x.copy(order="K")
+
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
         """Uninitialised array; CuPy's pool aligns to 512 bytes."""
         return self._xp.empty(shape, dtype=dtype)
 
     def gemv_t(self, rows: Any, w: Any) -> Any:
         """``conj(rows) @ w``."""
-        if rows.dtype.kind == "c":
-            return self._xp.conj(rows @ self._xp.conj(w))
-        return rows @ w
+        if w.shape[0] > CUBLAS_LIMIT:
+            sums = [self.dot(rows[j, :], w) for j in range(rows.shape[0])]
+            return self._xp.stack(sums).astype(rows.dtype) if sums else self._xp.zeros(0, rows.dtype)
+        return self._kernels.gemv_t(rows, w)
 
     def gemv_n_sub(self, rows: Any, coefficients: Any, w: Any) -> None:
         """``w -= coefficients @ rows`` in place."""
-        w -= coefficients @ rows
+        if w.shape[0] > CUBLAS_LIMIT:
+            for j in range(rows.shape[0]):
+                self.axpy(-coefficients[j], rows[j, :], w)
+        else:
+            self._kernels.gemv_n_sub(rows, coefficients, w)
 
     def combine(self, coefficients: np.ndarray, rows: Any) -> Any:
         """``coefficients @ rows``."""
-        return self._xp.asarray(np.asarray(coefficients, dtype=rows.dtype)) @ rows
+        weights = np.asarray(coefficients, dtype=rows.dtype)
+        if rows.shape[1] <= CUBLAS_LIMIT:
+            return self._xp.asarray(weights) @ rows
+        out = self._xp.zeros((weights.shape[0], rows.shape[1]), rows.dtype)
+        for i in range(weights.shape[0]):
+            for j in range(weights.shape[1]):
+                self.axpy(weights[i, j], rows[j, :], out[i, :])
+        return out
 
     def dot(self, x: Any, y: Any) -> Any:
         """Inner product summed in double precision, as a 0-d array on the device."""
-        if x.dtype.kind == "c":
-            return self._xp.sum(self._xp.multiply(self._xp.conj(x), y, dtype=np.complex128))
-        return self._xp.sum(self._xp.multiply(x, y, dtype=np.float64))
+        if x.shape[0] == 0:
+            return self._xp.zeros((), np.complex128 if x.dtype.kind == "c" else np.float64)
+        return self._total(self._kernels.products(*pair) for pair in zip(_folded(x), _folded(y), strict=True))
 
     def norm(self, x: Any) -> Any:
-        """Euclidean norm as a 0-d array on the device; scaled, so that squares neither over- nor underflow."""
-        largest = self._xp.max(self._xp.abs(x)).astype(np.float64)
-        scale = self._xp.where(largest > 0, largest, 1.0)
-        scaled = self._xp.abs(x) / scale
-        return scale * self._xp.sqrt(self._xp.sum(scaled * scaled))
+        """Euclidean norm as a 0-d array on the device; squares neither over- nor underflow."""
+        if x.shape[0] == 0:
+            return self._xp.zeros((), np.float64)
+        if x.dtype.char in "fF":  # in double precision their squares are safe
+            return self._xp.sqrt(self._total(self._kernels.squares(part, 1.0) for part in _folded(x)))
+        largest = self._xp.max(self._xp.concatenate([self._kernels.largest(part) for part in _folded(x)]))
+        usable = (largest > 0) & (largest < np.inf)  # zeros and infinities stay what they are
+        scale = self._xp.where(usable, largest, 1.0)
+        return scale * self._xp.sqrt(self._total(self._kernels.squares(part, scale) for part in _folded(x)))
+
+    def _total(self, sums: Iterator[Any]) -> Any:
+        return self._xp.sum(self._xp.concatenate(list(sums)))
 
     def axpy(self, a: Any, x: Any, y: Any) -> None:
         """``y += a x`` in place."""
-        y += self._xp.asarray(a).astype(y.dtype) * x
+        # A number goes to the kernel by value; making an array of it would wait for the device.
+        self._kernels.axpy(a.astype(y.dtype) if hasattr(a, "astype") else y.dtype.type(a), x, y)
 
     def scale_into(self, x: Any, factor: Any, out: Any) -> None:
         """``out[:] = factor x``."""
-        self._xp.multiply(x, self._xp.asarray(factor).astype(x.dtype), out=out, casting="same_kind")
+        factor = factor.astype(x.dtype) if hasattr(factor, "astype") else x.dtype.type(factor)
+        self._xp.multiply(x, factor, out=out, casting="same_kind")
 
     def fetch(self, scalars: Sequence[Any]) -> np.ndarray:
         """All scalars in one transfer."""
@@ -139,6 +215,29 @@ class CupyBackend:
         from .._memory import total_memory
 
         return total_memory()
+
+
+def _restore(kind: type[CupyBackend], module: str) -> CupyBackend:
+    return kind() if module == "cupy" else kind(importlib.import_module(module))
+
+
+def _folded(x: Any) -> Iterator[Any]:
+    """A vector as a block of rows and a rest: a sum over rows keeps the whole device busy, one over everything does not."""
+    n = x.shape[0]
+    rows = min(_ROWS_OF_A_SUM, n)
+    length = n // rows
+    yield x[: rows * length].reshape(rows, length)
+    if rows * length < n:
+        yield x[rows * length :].reshape(1, -1)
+
+
+def _without_bfloat16(tensor: Any) -> Any:
+    return tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor
+
+
+def _on_host(x: Any) -> np.ndarray:
+    host = np.asarray(x)
+    return host.astype(np.float32) if host.dtype.kind == "V" and "float" in host.dtype.name else host
 
 
 def _on_cuda(x: Any) -> bool:

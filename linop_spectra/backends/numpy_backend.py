@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,9 @@ from .._memory import total_memory
 from .probes import ProbeKind, random_vector
 
 _ALIGNMENT = 64
+BLAS_LIMIT = 2**31 - 1
+"""Longest vector that a BLAS with 32-bit integers takes; longer ones go piece by piece."""
+_TORCH_FLOATS = ("torch.float16", "torch.float32", "torch.float64")
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
@@ -37,9 +40,14 @@ class NumpyBackend:
         """`x` as a NumPy array; torch tensors are detached, CuPy arrays copied to the host."""
         if not isinstance(x, np.ndarray):
             if hasattr(x, "detach"):
-                x = x.detach().resolve_conj().cpu()
+                x = x.detach().resolve_conj().resolve_neg().cpu()
+                if not x.dtype.is_complex and x.dtype.is_floating_point and str(x.dtype) not in _TORCH_FLOATS:
+                    x = x.float()  # NumPy has neither bfloat16 nor 8-bit floats
             elif type(x).__module__.partition(".")[0] == "cupy":
                 x = x.get()
+            x = np.asarray(x)
+        if x.dtype.kind == "V" and x.dtype.name.startswith(("bfloat", "float")):
+            x = x.astype(np.float32)
         return np.asarray(x, dtype=dtype)
 
     def from_dlpack(self, x: Any) -> np.ndarray:
@@ -54,12 +62,59 @@ class NumpyBackend:
         """Whether `x` is a NumPy array."""
         return isinstance(x, np.ndarray)
 
+    def dtype_of(self, x: np.ndarray) -> np.dtype:
+        """Type of the entries."""
+        return x.dtype
+
+    def conj(self, x: np.ndarray) -> np.ndarray:
+        """Complex conjugate; `x` itself when it is real."""
+        return np.conj(x) if x.dtype.kind == "c" else x
+
+    def contiguous(self, x: np.ndarray, dtype: Any = None) -> np.ndarray:
+        """`x` in C order, copied only where it must be."""
+        return np.ascontiguousarray(x, dtype=dtype)
+
+    def real(self, x: Any) -> Any:
+        """Real part."""
+        return np.real(x)
+
+    def imag(self, x: Any) -> Any:
+        """Imaginary part."""
+        return np.imag(x)
+
+    def any(self, mask: np.ndarray) -> bool:
+        """Whether there is a True."""
+        return bool(np.any(mask))
+
+    def reshape(self, x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """`x` in C order with another shape."""
+        return x.reshape(shape)
+
+    def gather(self, rows: np.ndarray, index: np.ndarray) -> np.ndarray:
+        """``rows[:, index]``."""
+        return np.take(rows, index, axis=1)
+
+    def scatter(self, rows: np.ndarray, index: np.ndarray, n: int) -> np.ndarray:
+        """Zeros, but for ``[:, index] = rows``."""
+        out = self.empty((rows.shape[0], n), rows.dtype)
+        out[...] = 0
+        out[:, index] = rows
+        return out
+
+    def guard(self, x: np.ndarray) -> np.ndarray:
+        """A read-only view."""
+        view = x.view()
+        view.flags.writeable = False
+        return view
+
     def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """Uninitialised, 64-byte aligned array."""
         return aligned_empty(shape, dtype)
 
     def gemv_t(self, rows: np.ndarray, w: np.ndarray) -> np.ndarray:
         """``conj(rows) @ w`` by one GEMV."""
+        if len(w) > BLAS_LIMIT:
+            return np.asarray([self.dot(row, w) for row in rows], dtype=rows.dtype)
         if _direct(rows, w):
             # The transpose of C-ordered rows is Fortran-ordered: BLAS reads it without a copy.
             return np.asarray(blas.get_blas_funcs("gemv", (rows, w))(1.0, rows.T, w, trans=2 if np.iscomplexobj(rows) else 1))
@@ -67,7 +122,10 @@ class NumpyBackend:
 
     def gemv_n_sub(self, rows: np.ndarray, coefficients: np.ndarray, w: np.ndarray) -> None:
         """``w -= coefficients @ rows`` by one GEMV straight into `w`."""
-        if _direct(rows, w):
+        if len(w) > BLAS_LIMIT:
+            for row, coefficient in zip(rows, coefficients, strict=True):
+                self.axpy(-coefficient, row, w)
+        elif _direct(rows, w):
             gemv = blas.get_blas_funcs("gemv", (rows, w))
             out = gemv(-1.0, rows.T, coefficients.astype(w.dtype), beta=1.0, y=w, overwrite_y=1)
             if not np.shares_memory(out, w):  # BLAS had to copy after all
@@ -81,6 +139,8 @@ class NumpyBackend:
 
     def dot(self, x: np.ndarray, y: np.ndarray) -> Any:
         """Inner product, summed in double precision."""
+        if len(x) > BLAS_LIMIT:
+            return sum(self.dot(x[piece], y[piece]) for piece in _pieces(len(x)))
         if x.dtype.char in "dD" and _direct(x, y):
             return blas.zdotc(x, y) if x.dtype.char == "D" else blas.ddot(x, y)
         # einsum widens in small buffers: as fast as a single-precision BLAS call, without a copy of the vectors.
@@ -102,7 +162,10 @@ class NumpyBackend:
 
     def axpy(self, a: Any, x: np.ndarray, y: np.ndarray) -> None:
         """``y += a x`` in place, by BLAS."""
-        if _direct(x, y):
+        if len(x) > BLAS_LIMIT:
+            for piece in _pieces(len(x)):
+                self.axpy(a, x[piece], y[piece])
+        elif _direct(x, y):
             out = blas.get_blas_funcs("axpy", (x, y))(x, y, a=a)
             if not np.shares_memory(out, y):
                 y[...] = out
@@ -138,6 +201,10 @@ class NumpyBackend:
     def total_memory(self) -> int:
         """Physical memory of the host."""
         return total_memory()
+
+
+def _pieces(n: int) -> Iterator[slice]:
+    return (slice(start, min(start + BLAS_LIMIT, n)) for start in range(0, n, BLAS_LIMIT))
 
 
 def _direct(x: np.ndarray, y: np.ndarray) -> bool:

@@ -15,11 +15,12 @@ Scalar = Any
 
 @runtime_checkable
 class Backend(Protocol):
-    """Operations on the core's writable arrays; besides them it uses only arithmetic and slicing.
+    """Operations on the core's writable arrays; besides them it uses only arithmetic, comparison, slicing, ``@`` and ``.T``.
 
     Vectors have shape ``(n,)`` and blocks of vectors ``(k, n)``, one vector a row. Inner products accumulate in double
     precision whatever the arrays hold. `eager_scalars` says whether an inner product is at once a number on the host (then
-    the core may decide on it in every step) or a 0-d array on a device (then it decides rarely and all at once).
+    the core may decide on it in every step) or a 0-d array on a device (then it decides rarely and all at once). Two
+    operators mix when the names of their backends are equal.
     """
 
     name: str
@@ -36,6 +37,39 @@ class Backend(Protocol):
 
     def owns(self, x: Any) -> bool:
         """Whether `x` is already an array of this backend."""
+
+    def dtype_of(self, x: Array) -> np.dtype:
+        """Type of the entries of `x` as a NumPy dtype."""
+
+    def conj(self, x: Array) -> Array:
+        """Complex conjugate; `x` itself when it is real."""
+
+    def real(self, x: Array) -> Array:
+        """Real part, `x` itself when it is real; of scalars too. Not to be written to."""
+
+    def imag(self, x: Array) -> Array:
+        """Imaginary part, zeros when `x` is real; of scalars too. Not to be written to."""
+
+    def any(self, mask: Array) -> bool:
+        """Whether an array of booleans holds a True; asks the host."""
+
+    def reshape(self, x: Array, shape: tuple[int, ...]) -> Array:
+        """`x` in C order with another shape, a view where that is possible."""
+
+    def gather(self, rows: Array, index: np.ndarray) -> Array:
+        """``rows[:, index]`` for whole numbers on the host."""
+
+    def scatter(self, rows: Array, index: np.ndarray, n: int) -> Array:
+        """Rows of length `n`, zero but for ``[:, index] = rows``; no index comes twice."""
+
+    def guard(self, x: Array) -> Array:
+        """`x` for a function that may write to its argument: what it writes must not end up in `x`.
+
+        A read-only view where the library has one, which turns the attempt into an error, else a copy.
+        """
+
+    def contiguous(self, x: Array, dtype: Any = None) -> Array:
+        """`x` in C order with entries of type `dtype` (its own when None), copied only where it must be."""
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """Uninitialised, 64-byte aligned array."""

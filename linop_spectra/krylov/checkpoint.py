@@ -119,9 +119,12 @@ class Checkpoint:
                     f"The checkpoint {str(self.path)!r} belongs to another run: its {name} is {found[name]!r}, this run's is "
                     f"{value!r}. Delete it (and {self.basis_path.name}) or choose another path."
                 )
-        if expected["reorthogonalize"] == "full":
+        if expected["reorthogonalize"] != "none":
             stored = self._read_rows(token, rows, crc, expected["num_probes"], expected["dimension"], np.dtype(expected["dtype"]))
-            vectors = KrylovVectors(bases=tuple(basis_from_rows(stored[:, probe], backend) for probe in range(stored.shape[1])))
+            vectors = KrylovVectors(bases=tuple(
+                basis_from_rows(stored[:, probe], expected["reorthogonalize"], expected["basis_dtype"], backend)
+                for probe in range(stored.shape[1])
+            ))
         else:
             vectors = KrylovVectors(
                 previous=backend.asarray(arrays.pop("previous")), current=backend.asarray(arrays.pop("current"))
@@ -168,9 +171,10 @@ class Checkpoint:
 def other_first_coefficient(run: LanczosResult, operator: LinearOperator, start: Array) -> float | None:
     """The first coefficient by one product, when it is not that of the run up to rounding; None when it is."""
     backend = operator.backend
-    product = operator.matmat(start.reshape(-1, 1))
+    product = operator.matmat(start[:, None])
     first = backend.asarray(product[:, 0], dtype=operator.dtype) + 0
     alpha = float(np.real(backend.to_numpy(backend.dot(start, first))))
     scale = abs(run.alphas[0, 0]) + run.betas[0, 0] + np.finfo(np.float64).tiny
-    return None if abs(alpha - run.alphas[0, 0]) <= np.sqrt(operator.unit_rounding) * scale else alpha
+    stored = float(np.finfo(run.basis_dtype).eps) if run.keeps_basis else 0.0  # the starting vector may come from a narrower type
+    return None if abs(alpha - run.alphas[0, 0]) <= max(np.sqrt(operator.unit_rounding), stored) * scale else alpha
 

@@ -9,11 +9,10 @@ import numbers
 import time
 import warnings
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from .._memory import format_bytes, parse_budget
 from .._progress import Progress, ProgressBar
 from ..backends import Array
 from ..operators import LinearOperator, aslinearoperator, require_hermitian
@@ -22,8 +21,7 @@ from .checkpoint import Checkpoint, other_first_coefficient
 from .errors import LanczosInterrupted, NonFiniteProductError
 from .recurrence import ProductError, Recurrence
 from .result import LanczosResult, Status
-
-Reorthogonalize = Literal["auto", "full", "none"]
+from .storage import Reorthogonalize, plan_basis
 
 
 @dataclasses.dataclass
@@ -63,10 +61,13 @@ def lanczos(
         Number of random starting vectors, uniform on the unit sphere.
     start : array, optional
         Starting vectors instead of random ones, shape (n,) or (n, num_probes); they are normalised.
-    reorthogonalize : {"auto", "full", "none"}
-        ``"full"`` keeps all k + 1 vectors of each probe and orthogonalises against them, twice where once is not enough.
-        ``"none"`` keeps two vectors: moments stay right, but Ritz values repeat. ``"auto"`` is full where the basis fits the
-        memory budget, else none, with a warning.
+    reorthogonalize : {"auto", "full", "compressed", "host", "none"}
+        Where the vectors go. ``"full"`` keeps all k + 1 vectors of each probe and orthogonalises against them, twice where once
+        is not enough. ``"compressed"`` keeps them in single precision (of a run in double precision) or, where that does not
+        fit the budget either, in half precision: the coefficients stay those of a full run up to rounding, Ritz vectors have the
+        precision of the storage. ``"host"`` keeps them in the memory of the host (of a run on a device). ``"none"`` keeps two
+        vectors: moments stay right, but Ritz values repeat. ``"auto"`` takes the first of these that fits the memory budget,
+        and warns when it is the last. The plan is logged, and kept in the result.
     seed : int
         Seed of the random vectors; the same seed gives the same vectors on every backend.
     memory_budget : int, float, str or None
@@ -134,13 +135,13 @@ def run_lanczos(
     check_time_budget(options.time_budget)
     num_probes = check_count("num_probes", num_probes)
     rows, norms, digest = _starting_vectors(operator, start, num_probes, seed, first_probe)
-    full = plan_basis(operator, num_steps, len(norms), reorthogonalize, memory_budget)
+    plan = plan_basis(operator, num_steps, len(norms), reorthogonalize, memory_budget)
     checkpoint = None
     if options.checkpoint is not None:
         checkpoint = Checkpoint(options.checkpoint)
         earlier = checkpoint.read(
             dimension=n, dtype=str(operator.dtype), num_probes=len(norms), seed=seed, start_digest=digest,
-            reorthogonalize="full" if full else "none", backend=operator.backend,
+            reorthogonalize=plan.storage, basis_dtype=plan.dtype, backend=operator.backend,
         )  # fmt: skip
         if earlier is not None:
             checkpoint.confirm(earlier, operator, rows)
@@ -150,7 +151,7 @@ def run_lanczos(
                 Recurrence.resume(earlier, operator, measure_noise=options.measure_noise),
                 num_steps, options, checkpoint, earlier.seconds, seed, norms, digest,
             )  # fmt: skip
-    state = Recurrence(operator, rows, full=full, measure_noise=options.measure_noise)
+    state = Recurrence(operator, rows, plan=plan, measure_noise=options.measure_noise)
     return _carry_on(state, num_steps, options, checkpoint, 0.0, seed, norms, digest)
 
 
@@ -261,37 +262,8 @@ def shorten(run: LanczosResult, num_steps: int) -> LanczosResult:
     # The bases keep their further rows: resuming forks them where needed.
     return dataclasses.replace(
         run, alphas=run.alphas[:, :num_steps].copy(), betas=run.betas[:, :num_steps].copy(), num_steps_taken=taken,
-        start_overlaps=overlaps, vectors=run.vectors if run.reorthogonalize == "full" else None,
+        start_overlaps=overlaps, vectors=run.vectors if run.keeps_basis else None,
     )  # fmt: skip
-
-
-def plan_basis(
-    operator: LinearOperator, num_steps: int, num_probes: int, reorthogonalize: str, memory_budget: int | float | str | None
-) -> bool:
-    """Whether the whole basis is kept; by fixed rules from sizes and the stated budget."""
-    if reorthogonalize not in ("auto", "full", "none"):
-        raise ValueError(f"The argument reorthogonalize is {reorthogonalize!r}, but must be 'auto', 'full' or 'none'.")
-    needed = basis_bytes(operator, num_steps, num_probes)
-    budget = parse_budget(memory_budget, total=operator.backend.total_memory())
-    if reorthogonalize == "auto" and needed > budget:
-        warnings.warn(
-            f"The Lanczos basis of {num_probes} x {num_steps + 1} vectors takes {format_bytes(needed)}, over the memory budget of "
-            f"{format_bytes(budget)}: running without reorthogonalisation. Densities stay right, but Ritz values repeat and are "
-            "not pinned; take fewer steps or probes, or pass memory_budget=.",
-            stacklevel=4,
-        )
-        return False
-    if reorthogonalize == "full" and needed > budget and memory_budget is not None:
-        raise MemoryError(
-            f"The Lanczos basis of {num_probes} x {num_steps + 1} vectors takes {format_bytes(needed)}, over the memory budget of "
-            f"{format_bytes(budget)}; take fewer steps or probes, raise memory_budget, or use reorthogonalize='auto'."
-        )
-    return reorthogonalize != "none"
-
-
-def basis_bytes(operator: LinearOperator, num_steps: int, num_probes: int) -> int:
-    """Bytes of the vectors that a run with full reorthogonalisation keeps."""
-    return num_probes * (num_steps + 1) * operator.shape[0] * operator.dtype.itemsize
 
 
 def check_count(name: str, value: Any) -> int:
@@ -335,10 +307,10 @@ def _starting_vectors(
     rows = backend.empty((columns.shape[1], n), operator.dtype)
     norms = np.empty(columns.shape[1])
     for probe in range(columns.shape[1]):
-        rows[probe] = columns[:, probe]
-        norms[probe] = float(np.real(backend.to_numpy(backend.norm(rows[probe]))))
+        rows[probe, :] = columns[:, probe]
+        norms[probe] = float(np.real(backend.to_numpy(backend.norm(rows[probe, :]))))
         if not (np.isfinite(norms[probe]) and norms[probe] > 0):
             raise ValueError(f"The starting vector {probe} has norm {norms[probe]}; the argument start must be finite and not zero.")
-        backend.scale_into(rows[probe], 1.0 / norms[probe], rows[probe])
+        backend.scale_into(rows[probe, :], 1.0 / norms[probe], rows[probe, :])
     digest = hashlib.sha256(np.ascontiguousarray(backend.to_numpy(rows)).tobytes()).hexdigest()[:32]
     return rows, norms, digest

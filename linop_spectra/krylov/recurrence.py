@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from ..backends import Array, Scalar
 from ..operators import LinearOperator
-from .basis import Basis, basis_from, remove_components
+from .basis import Basis
+from .orthogonality import estimated_loss
 from .result import KrylovVectors, LanczosResult
+from .storage import BasisPlan, Storage
 
 # Steps between two looks at the scalars of a device.
 _STEPS_BETWEEN_FETCHES = 8
@@ -33,14 +35,14 @@ class Recurrence:
         Hermitian operator.
     start : array
         Unit starting vectors as rows, shape (num_probes, n); owned by the recurrence from now on.
-    full : bool
-        Whether to keep all vectors and orthogonalise against them.
+    plan : BasisPlan
+        Where the vectors are kept to orthogonalise against, if at all.
     measure_noise : bool
         Whether to spend one product on measuring how well products repeat.
     """
 
-    def __init__(self, operator: LinearOperator, start: Array, *, full: bool, measure_noise: bool = False) -> None:
-        self.operator, self.backend, self.full = operator, operator.backend, full
+    def __init__(self, operator: LinearOperator, start: Array, *, plan: BasisPlan, measure_noise: bool = False) -> None:
+        self.operator, self.backend, self.plan, self.full = operator, operator.backend, plan, plan.storage != "none"
         self.num_probes, self.n = start.shape
         self.alphas: list[np.ndarray] = []
         self.betas: list[np.ndarray] = []
@@ -54,13 +56,16 @@ class Recurrence:
         self._last_beta: list[Scalar] = [0.0] * self.num_probes
         self._consistent = True
         self._work = self.backend.empty((self.n,), operator.dtype)
+        # Vectors that were stored in a narrower type leave components of this size behind.
+        narrower = np.dtype(plan.dtype).itemsize < np.dtype(operator.dtype.char.lower()).itemsize
+        self._storage_rounding = float(np.finfo(plan.dtype).eps) if self.full and narrower else 0.0
         self._bases: list[Basis] = []
         self._previous: Array = None
         self._current: Array = None
-        if full:
-            self._bases = [Basis(self.backend, self.n, operator.dtype) for _ in range(self.num_probes)]
-            for basis, row in zip(self._bases, start, strict=True):
-                basis.append()[...] = row
+        if self.full:
+            self._bases = [plan.basis(self.backend, self.n, operator.dtype) for _ in range(self.num_probes)]
+            for probe, basis in enumerate(self._bases):
+                basis.append()[...] = start[probe, :]
         else:
             self._current = start
             self._previous = self.backend.empty(tuple(start.shape), operator.dtype)
@@ -71,14 +76,14 @@ class Recurrence:
         """Take up a finished or interrupted run where it ended."""
         if run.vectors is None:
             raise ValueError("The run was saved without its vectors and cannot go on; save it with basis=True.")
-        full, vectors = run.reorthogonalize == "full", run.vectors
-        backend = operator.backend
-        if full:
+        vectors, backend = run.vectors, operator.backend
+        if run.keeps_basis:
             start = backend.empty((run.num_probes, run.dimension), operator.dtype)
             start[...] = 0
         else:
             start = backend.asarray(vectors.current) + 0
-        state = cls(operator, start, full=full, measure_noise=measure_noise and not np.isfinite(run.repeat_error))
+        plan = BasisPlan(cast(Storage, run.reorthogonalize), run.basis_dtype, 0, 0)
+        state = cls(operator, start, plan=plan, measure_noise=measure_noise and not np.isfinite(run.repeat_error))
         state.alphas, state.betas = list(run.alphas.T.copy()), list(run.betas.T.copy())
         state.taken = run.num_steps_taken.copy()
         state.repeat_error, state.num_matvecs = run.repeat_error, run.num_matvecs
@@ -88,10 +93,8 @@ class Recurrence:
                 state._sum[probe] = state._sum[probe] + (abs(alpha) + beta)
             state.finished[probe] = k > 0 and (state.taken[probe] < k or run.betas[probe, -1] == 0.0)
             state._last_beta[probe] = run.betas[probe, -1] if k else 0.0
-        if full:
-            state._bases = [
-                basis_from(basis, int(taken) + 1, backend) for basis, taken in zip(vectors.bases, state.taken, strict=True)
-            ]
+        if state.full:
+            state._bases = [basis.fork(int(taken) + 1, backend) for basis, taken in zip(vectors.bases, state.taken, strict=True)]
         else:
             state._previous = backend.asarray(vectors.previous) + 0
         return state
@@ -131,16 +134,16 @@ class Recurrence:
             self.fetch()
 
     def _vector(self, probe: int, j: int) -> Array:
-        return self._bases[probe].row(j) if self.full else self._current[probe]
+        return self._bases[probe].row(j) if self.full else self._current[probe, :]
 
     def _block(self, active: list[int], j: int) -> Array:
         if len(active) == 1:
-            return self._vector(active[0], j).reshape(1, self.n)
+            return self._vector(active[0], j)[None, :]
         if not self.full and len(active) == self.num_probes:
             return self._current
         block = self.backend.empty((len(active), self.n), self.operator.dtype)
         for row, probe in enumerate(active):
-            block[row] = self._vector(probe, j)
+            block[row, :] = self._vector(probe, j)
         return block
 
     def _advance(self, probe: int, j: int, product: Array) -> tuple[Scalar, Scalar, Scalar]:
@@ -148,24 +151,24 @@ class Recurrence:
         w[...] = product
         v = self._vector(probe, j)
         if j > 0:
-            previous = self._bases[probe].row(j - 1) if self.full else self._previous[probe]
+            previous = self._bases[probe].row(j - 1) if self.full else self._previous[probe, :]
             backend.axpy(-self._last_beta[probe], previous, w)
         quotient = backend.reduce(backend.dot(v, w))
         alpha, asymmetry = quotient.real, abs(quotient.imag)
         backend.axpy(-alpha, v, w)
         if self.full:
             basis = self._bases[probe]
-            removed = remove_components(basis, w, j + 1)
+            removed = basis.remove_components(w, j + 1)
             # In exact arithmetic only rounding is left to remove. Components of earlier vectors say that A is not Hermitian.
             asymmetry = asymmetry + self._size(removed, j)
             beta = backend.reduce(backend.norm(w))
             # Repeated when less than 1/sqrt(2) of the norm is left (Daniel, Gragg, Kaufman and Stewart, 1976).
             if not backend.eager_scalars or not beta >= self._size(removed, j + 1):
-                remove_components(basis, w, j + 1)
+                basis.remove_components(w, j + 1)
                 beta = backend.reduce(backend.norm(w))
         else:
             if 0 < j <= _STEPS_BETWEEN_FETCHES:  # later the vectors are not orthogonal any more, which says nothing of A
-                asymmetry = asymmetry + abs(backend.reduce(backend.dot(self._previous[probe], w)))
+                asymmetry = asymmetry + abs(backend.reduce(backend.dot(self._previous[probe, :], w)))
             beta = backend.reduce(backend.norm(w))
         self._sum[probe] = self._sum[probe] + (abs(alpha) + beta)
         local = abs(alpha) + self._last_beta[probe]
@@ -173,8 +176,8 @@ class Recurrence:
         if self.full:
             backend.scale_into(w, inverse, self._bases[probe].append())
         else:
-            self._previous[probe] = v
-            backend.scale_into(w, inverse, self._current[probe])
+            self._previous[probe, :] = v
+            backend.scale_into(w, inverse, self._current[probe, :])
         self._last_beta[probe] = beta
         return alpha, beta, asymmetry
 
@@ -198,10 +201,10 @@ class Recurrence:
     def _measure_repeat_error(self, probe: int, j: int, product: Array | None) -> None:
         vector = self._vector(probe, j)
         if product is None:
-            product = self.operator.matmat(vector.reshape(self.n, 1))[:, 0] + 0
+            product = self.operator.matmat(vector[:, None])[:, 0] + 0
             self.num_matvecs += 1
         # Three is no power of two: rounding falls differently, so the distance shows rounding as well as randomness.
-        tripled = self.operator.matmat((3 * vector).reshape(self.n, 1))
+        tripled = self.operator.matmat((3 * vector)[:, None])
         self.num_matvecs += 1
         self.repeat_error = self.backend.norm(self.backend.asarray(tripled[:, 0] / 3 - product))
 
@@ -250,7 +253,7 @@ class Recurrence:
             return
         earlier = [abs(a[probe]) + b[probe] for a, b in zip(self.alphas, self.betas, strict=True)]
         scale = max([*earlier, abs(alpha) + beta])
-        if asymmetry > np.sqrt(self.operator.unit_rounding) * scale:
+        if asymmetry > max(np.sqrt(self.operator.unit_rounding), self._storage_rounding) * scale:
             self._measure_repeat_error(probe, 0, None)
             noise = float(np.real(self.backend.to_numpy(self.repeat_error)))
             cause = (
@@ -264,19 +267,23 @@ class Recurrence:
                 f"{asymmetry / scale:.1e} of the norm where a Hermitian operator has none. {cause}"
             )
 
-    def result(self, *, status: Any, seconds: float, seed: int, start_norms: np.ndarray, start_digest: str) -> LanczosResult:
+    def result(
+        self, *, status: Any, seconds: float, seed: int, start_norms: np.ndarray, start_digest: str, measure_loss: bool = True
+    ) -> LanczosResult:
         """The run so far as a result."""
         shape = (len(self.alphas), self.num_probes)
         alphas, betas = np.reshape(self.alphas, shape).T.copy(), np.reshape(self.betas, shape).T.copy()
         # A basis keeps the vectors of every step; two vectors that are a step ahead of the coefficients are of no use.
         usable = self.full or self._consistent
         vectors = KrylovVectors(tuple(self._bases), self._previous, self._current) if usable else None
+        loss = self._orthogonality_loss(alphas, betas) if measure_loss else np.full(self.num_probes, np.nan)
         return LanczosResult(
             alphas=alphas, betas=betas, num_steps_taken=self.taken.copy(), dimension=self.n, dtype=str(self.operator.dtype),
-            seed=seed, start_norms=start_norms, reorthogonalize="full" if self.full else "none", status=status,
+            seed=seed, start_norms=start_norms, reorthogonalize=self.plan.storage, basis_dtype=self.plan.dtype, status=status,
             num_matvecs=self.num_matvecs, seconds=seconds,
             repeat_error=self.repeat_error if isinstance(self.repeat_error, float) else float("nan"),
-            start_overlaps=self._start_overlaps(), start_digest=start_digest, vectors=vectors,
+            start_overlaps=self._start_overlaps(), start_digest=start_digest,
+            orthogonality_loss=loss, vectors=vectors,
         )  # fmt: skip
 
     def _start_overlaps(self) -> np.ndarray | None:
@@ -288,3 +295,19 @@ class Recurrence:
         for probe in range(self.num_probes):
             out[probe, :length] = self._bases[0].coefficients(self._bases[probe].row(0), length)
         return out
+
+    def _orthogonality_loss(self, alphas: np.ndarray, betas: np.ndarray) -> np.ndarray:
+        """Largest inner product of vectors that should be orthogonal: of the newest with the others, or by Simon's recurrence."""
+        loss = np.zeros(self.num_probes)
+        for probe, taken in enumerate(self.taken.tolist()):
+            if not self.full:
+                loss[probe] = estimated_loss(alphas[probe, :taken], betas[probe, :taken], self.operator.unit_rounding, self.n)
+                continue
+            basis = self._bases[probe]
+            newest = taken - 1 if self.finished[probe] or taken >= basis.length else taken
+            if newest > 0:
+                loss[probe] = float(np.max(np.abs(basis.coefficients(basis.row(newest), newest))))
+            errors = basis.storage_errors()
+            if errors:
+                loss[probe] = max(loss[probe], float(np.max(np.abs(self.backend.fetch(errors)))))
+        return loss

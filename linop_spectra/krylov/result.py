@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ..backends import Array
+from ..backends import Array, Backend, backend_of, get_backend
 from ..results import PathLike, html_table, register, save_result
 from .basis import Basis
+from .orthogonality import count_ghosts
+from .storage import make_basis
 from .tridiagonal import ritz
 
 if TYPE_CHECKING:
@@ -52,8 +54,10 @@ class LanczosResult:
         Seed of the probes.
     start_norms : numpy.ndarray
         Norms of the starting vectors before they were normalised, shape (num_probes,).
-    reorthogonalize : {"full", "none"}
-        What was done about rounding.
+    reorthogonalize : {"full", "compressed", "host", "none"}
+        Where the vectors were kept that each new one was orthogonalised against; "none" kept two and did nothing about rounding.
+    basis_dtype : str
+        Real type that the vectors were kept in.
     status : {"complete", "interrupted", "time budget"}
         Why the run ended.
     num_matvecs : int
@@ -63,6 +67,9 @@ class LanczosResult:
     repeat_error : float
         Norm of the difference of two products with the same unit vector, the second time scaled by three, so that rounding
         differs too; NaN where it was not measured.
+    orthogonality_loss : numpy.ndarray
+        Largest inner product of two Lanczos vectors that should be orthogonal, shape (num_probes,): measured between the last
+        one and all others, with what the type of storage adds; without a basis estimated by Simon's recurrence.
     start_overlaps : numpy.ndarray or None
         Inner products of the Krylov vectors of probe 0 with the starting vectors of all probes, shape (num_probes, k); they
         tell a simple eigenvalue from a multiple one. None without a stored basis or with one probe.
@@ -82,6 +89,8 @@ class LanczosResult:
     repeat_error: float = float("nan")
     start_overlaps: np.ndarray | None = None
     start_digest: str = ""
+    basis_dtype: str = "float64"
+    orthogonality_loss: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
     vectors: KrylovVectors | None = dataclasses.field(default=None, repr=False)
 
     @property
@@ -93,6 +102,19 @@ class LanczosResult:
     def num_steps(self) -> int:
         """Number of steps k of the longest recurrence."""
         return self.alphas.shape[1]
+
+    @property
+    def keeps_basis(self) -> bool:
+        """Whether each vector was orthogonalised against all before it, so that Ritz values do not repeat."""
+        return self.reorthogonalize != "none"
+
+    @property
+    def num_ghosts(self) -> np.ndarray:
+        """Ritz values of each probe that are repetitions made by rounding, shape (num_probes,); none where a basis was kept."""
+        if self.keeps_basis:
+            return np.zeros(self.num_probes, dtype=np.int64)
+        rounding = float(np.finfo(self.dtype).eps)
+        return np.array([count_ghosts(*self.jacobi(probe), rounding) for probe in range(self.num_probes)], dtype=np.int64)
 
     @property
     def converged(self) -> bool:
@@ -134,6 +156,8 @@ class LanczosResult:
     def ritz_vectors(self, probe: int = 0) -> Array:
         """Ritz vectors of one probe as columns, shape (n, steps taken), in the order of `ritz_values`.
 
+        A basis that was kept in a narrower type gives vectors of that precision.
+
         Raises
         ------
         ValueError
@@ -141,8 +165,8 @@ class LanczosResult:
         """
         if self.vectors is None or not self.vectors.bases:
             raise ValueError(
-                "This run kept no basis, so it has no Ritz vectors; run lanczos with reorthogonalize='full', "
-                "and save with basis=True."
+                "This run kept no basis, so it has no Ritz vectors; run lanczos with a reorthogonalize other "
+                "than 'none', and save with basis=True."
             )
         alphas, betas = self.jacobi(probe)
         _, vectors = ritz(alphas, betas)
@@ -198,10 +222,11 @@ class LanczosResult:
         scalars = {
             name: getattr(self, name)
             for name in (
-                "dimension", "dtype", "seed", "reorthogonalize", "status", "num_matvecs", "seconds", "repeat_error", "start_digest",
+                "dimension", "dtype", "seed", "reorthogonalize", "basis_dtype", "status", "num_matvecs", "seconds", "repeat_error",
+                "start_digest",
             )
         }
-        arrays = {name: getattr(self, name) for name in ("alphas", "betas", "num_steps_taken", "start_norms")}
+        arrays = {name: getattr(self, name) for name in ("alphas", "betas", "num_steps_taken", "start_norms", "orthogonality_loss")}
         if self.start_overlaps is not None:
             arrays["start_overlaps"] = self.start_overlaps
         return scalars, arrays
@@ -214,7 +239,8 @@ class LanczosResult:
             vectors = KrylovVectors(previous=arrays.pop("previous"), current=arrays.pop("current"))
         elif "basis_0" in arrays:
             rows = [arrays.pop(f"basis_{probe}") for probe in range(len(arrays["num_steps_taken"]))]
-            vectors = KrylovVectors(bases=tuple(basis_from_rows(one) for one in rows))
+            kind = scalars["reorthogonalize"], scalars["basis_dtype"]
+            vectors = KrylovVectors(bases=tuple(basis_from_rows(one, *kind) for one in rows))
         fields: dict[str, Any] = {**scalars, **arrays}
         return cls(**fields, vectors=vectors)
 
@@ -232,16 +258,12 @@ class LanczosResult:
 
 def on_host(x: Array) -> np.ndarray:
     """An array of any backend on the host."""
-    from ..backends import backend_of
-
     return backend_of(x).to_numpy(x)
 
 
-def basis_from_rows(rows: np.ndarray, backend: Any = None) -> Basis:
+def basis_from_rows(rows: np.ndarray, storage: str = "full", storage_dtype: str = "float64", backend: Backend | None = None) -> Basis:
     """A basis with the given vectors; on the host unless a backend is given."""
-    from ..backends import get_backend
-
-    basis = Basis(backend or get_backend("numpy"), rows.shape[1], rows.dtype)
+    basis = make_basis(storage, storage_dtype, backend or get_backend("numpy"), rows.shape[1], rows.dtype)
     for row in rows:
         basis.append()[...] = basis.backend.asarray(row)
     return basis
@@ -274,5 +296,6 @@ def merge(first: LanczosResult, second: LanczosResult) -> LanczosResult:
         num_steps_taken=np.concatenate([first.num_steps_taken, second.num_steps_taken]),
         start_norms=np.concatenate([first.start_norms, second.start_norms]), num_matvecs=first.num_matvecs + second.num_matvecs,
         seconds=first.seconds + second.seconds, status=second.status if first.status == "complete" else first.status,
+        orthogonality_loss=np.concatenate([first.orthogonality_loss, second.orthogonality_loss]),
         start_overlaps=overlaps, vectors=vectors,
     )  # fmt: skip

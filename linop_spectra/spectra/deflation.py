@@ -229,7 +229,7 @@ def _verified_simple(run: LanczosResult, rules: tuple[GaussRule, ...], matches: 
     n, first = run.dimension, rules[0]
     k = len(first.vectors)
     eps = float(np.finfo(run.dtype).eps)
-    rounding = 1e3 * eps
+    rounding = max(1e3 * eps, 4 * float(np.finfo(run.basis_dtype).eps))  # vectors may be kept in a narrower type
     simple = np.ones(len(matches), dtype=bool)
     for probe in range(1, len(rules)):
         rule = rules[probe]

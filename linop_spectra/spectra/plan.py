@@ -11,7 +11,8 @@ import numpy as np
 
 from .._memory import format_bytes, parse_budget
 from ..backends import Array, Backend
-from ..krylov.lanczos import basis_bytes, check_count
+from ..krylov.lanczos import check_count
+from ..krylov.storage import basis_bytes
 from ..operators import aslinearoperator
 from ..results import html_table
 from .bounds import sampling_interval

@@ -362,16 +362,6 @@ def test_more_steps_than_the_order_are_clamped_with_a_warning():
         assert ls.lanczos(wrap(rotated(EIGENVALUES)), 101).num_steps == 100
 
 
-def test_a_basis_over_the_budget_warns_and_runs_on():
-    a = wrap(rotated(EIGENVALUES))
-    with pytest.warns(UserWarning, match=r"2 x 21 vectors takes 33\.6 kB, over the memory budget of 20 kB: running without"):
-        run = ls.lanczos(a, 20, num_probes=2, memory_budget="20kB")
-    assert run.reorthogonalize == "none"
-    with pytest.raises(MemoryError, match="raise memory_budget"):
-        ls.lanczos(a, 20, num_probes=2, memory_budget="20kB", reorthogonalize="full")
-    assert ls.lanczos(a, 20, num_probes=2, memory_budget=40_000).reorthogonalize == "full"
-
-
 @pytest.mark.parametrize(
     "options, name",
     [
