@@ -180,7 +180,7 @@ class StoredBasis(Basis):
         return whole[0, :]
 
     def _parts(self, x: Array) -> tuple[Array, ...]:
-        return (x.real, x.imag) if self.dtype.kind == "c" else (x,)
+        return (self._store.real(x), self._store.imag(x)) if self.dtype.kind == "c" else (x,)
 
     def _put(self, index: int, x: Array) -> None:
         chunk, offset = divmod(index, ROWS_PER_CHUNK)

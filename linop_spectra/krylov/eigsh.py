@@ -1,4 +1,4 @@
-"""Extreme eigenpairs by thick-restart block Lanczos, with true residuals."""
+"""Some eigenpairs of a Hermitian operator, with true residuals, and a search for those that were missed."""
 
 from __future__ import annotations
 
@@ -8,74 +8,47 @@ import warnings
 from typing import Any, Literal, get_args
 
 import numpy as np
-from scipy import linalg
 
+from .._memory import parse_budget
 from .._progress import Progress, ProgressBar
 from ..backends import Array
 from ..operators import LinearOperator, aslinearoperator, require_hermitian
-from ..results import PathLike, html_table, register, save_result
+from .eigen_result import EigenResult
+from .errors import LanczosInterrupted, NonFiniteProductError
 from .lanczos import check_count, check_time_budget
-from .result import on_host
+from .recurrence import ProductError
+from .smallest import DENSE, InverseOperator, filtered_iteration, is_sparse_matrix
+from .thick_restart import ThickRestart, true_residuals
+from .thick_restart import Which as Extreme
+from .verification import find_missed
 
-Which = Literal["LM", "LA", "SA", "BE"]
-_TILE = 1 << 16
+Which = Literal["LM", "LA", "SA", "SM", "BE"]
 _PRODUCTS_BETWEEN_LOOKS = 10
-_SMALL = 300
+_RESTARTS_BETWEEN_GROWTHS = 10
 
 
-@register("eigenpairs")
-@dataclasses.dataclass(frozen=True, eq=False)
-class EigenResult:
-    """Eigenpairs of a Hermitian operator.
+@dataclasses.dataclass
+class _Search:
+    """What is asked for, and how much may be spent on it."""
 
-    Attributes
-    ----------
-    eigenvalues : numpy.ndarray
-        In ascending order, shape (k,), float64.
-    eigenvectors : array
-        Orthonormal columns, shape (n, k), on the operator's backend.
-    residual_norms : numpy.ndarray
-        True residuals ``|A x - lambda x|``, recomputed by k products, shape (k,); an eigenvalue lies within this distance.
-    converged : numpy.ndarray
-        Whether each residual is below the tolerance times the norm estimate, shape (k,). Unconverged pairs are returned too.
-    norm_estimate : float
-        Largest Ritz value in modulus that was seen.
-    num_matvecs : int
-        Products with single vectors.
-    seconds : float
-        Wall-clock time.
-    """
+    operator: LinearOperator
+    k: int
+    which: Extreme
+    tol: float
+    start: Any
+    block_size: int
+    max_basis: int | None
+    max_matvecs: int | None
+    verify: bool
+    seed: int
+    time_budget: float | None
+    progress: Progress
+    began: float
 
-    eigenvalues: np.ndarray
-    eigenvectors: Array
-    residual_norms: np.ndarray
-    converged: np.ndarray
-    norm_estimate: float
-    num_matvecs: int
-    seconds: float
-
-    def save(self, path: PathLike) -> None:
-        """Write the pairs to `path` (``.npz``); `linop_spectra.load` reads them back."""
-        arrays = {name: getattr(self, name) for name in ("eigenvalues", "residual_norms", "converged")}
-        scalars = {name: getattr(self, name) for name in ("norm_estimate", "num_matvecs", "seconds")}
-        save_result(path, "eigenpairs", scalars, {**arrays, "eigenvectors": on_host(self.eigenvectors)})
-
-    @classmethod
-    def _from_file(cls, scalars: dict[str, Any], arrays: dict[str, np.ndarray]) -> EigenResult:
-        fields: dict[str, Any] = {**scalars, **arrays}
-        return cls(**fields)
-
-    def __str__(self) -> str:
-        lines = [f"{'eigenvalue':>16s} {'residual':>10s}"]
-        for value, residual, good in zip(self.eigenvalues, self.residual_norms, self.converged, strict=True):
-            lines.append(f"{value:16.8g} {residual:10.1e}" + ("" if good else "  not converged"))
-        return "\n".join(lines)
-
-    def _repr_html_(self) -> str:
-        return html_table(
-            [(f"{value:.8g}", f"residual {residual:.1e}" + ("" if good else ", not converged"))
-             for value, residual, good in zip(self.eigenvalues, self.residual_norms, self.converged, strict=True)]
-        )  # fmt: skip
+    @property
+    def late(self) -> bool:
+        """Whether the time budget is spent."""
+        return self.time_budget is not None and time.perf_counter() - self.began > self.time_budget
 
 
 def eigsh(
@@ -88,11 +61,12 @@ def eigsh(
     block_size: int = 1,
     max_basis: int | None = None,
     max_matvecs: int | None = None,
+    verify: bool = True,
     seed: int = 0,
     time_budget: float | None = None,
     progress: Progress = None,
 ) -> EigenResult:
-    """Some extreme eigenpairs of a Hermitian operator.
+    """Some eigenpairs of a Hermitian operator.
 
     Parameters
     ----------
@@ -100,8 +74,10 @@ def eigsh(
         Hermitian operator of shape (n, n).
     k : int
         Number of pairs, at most n.
-    which : {"LM", "LA", "SA", "BE"}
-        Largest in modulus, largest, smallest, or both ends (one more at the top when k is odd).
+    which : {"LM", "LA", "SA", "SM", "BE"}
+        Largest in modulus, largest, smallest, smallest in modulus, or both ends (one more at the top when k is odd). ``"SM"``
+        factorises an explicit sparse matrix, takes the whole matrix up to order 1,500, and else runs a subspace
+        iteration with a Chebyshev filter, whose products grow with the norm over the modulus.
     tol : float
         A pair has converged when its residual is at most `tol` times the norm estimate; never below four units of rounding.
     start : array, optional
@@ -110,11 +86,14 @@ def eigsh(
     block_size : int
         Vectors multiplied at a time. An eigenvalue of multiplicity up to the block size is found completely.
     max_basis : int, optional
-        Vectors kept; by default ``3 k`` plus two blocks, at least 32, and for orders below 300 the whole space if need be.
+        Vectors kept; by default ``2 k`` plus 16 blocks, at least 32, and half as many again after every ten restarts, up to 500.
     max_matvecs : int, optional
-        Products after which unconverged pairs are returned, marked; by default 100 times the basis.
+        Products after which unconverged pairs are returned, marked; by default 100 times the basis, at least 10,000.
+    verify : bool
+        Whether to look for missed copies of multiple eigenvalues and members of clusters, in a short run orthogonal to the pairs
+        that were found. It takes at most a third of the products again; what it finds makes the block wider.
     seed : int
-        Seed of the starting vectors.
+        Seed of the random vectors.
     time_budget : float, optional
         Seconds after which unconverged pairs are returned, marked; Ctrl-C does the same, with estimated residuals.
     progress : bool or callable, optional
@@ -129,8 +108,10 @@ def eigsh(
     ------
     ValueError
         When an argument is wrong or the operator is not Hermitian.
-    FloatingPointError
-        When a product holds NaN or infinity.
+    NonFiniteProductError
+        When a product holds NaN or infinity (also a FloatingPointError).
+    LanczosInterrupted
+        When a product raises after k steps; the pairs so far are in ``.partial``.
 
     References
     ----------
@@ -154,236 +135,200 @@ def eigsh(
     if not 0 <= tol < 1:
         raise ValueError(f"The argument tol must lie between 0 and 1, but is {tol!r}.")
     check_time_budget(time_budget)
+    for name, value in (("max_basis", max_basis), ("max_matvecs", max_matvecs)):
+        if value is not None:
+            check_count(name, value)
     tol = max(tol, 4 * float(np.finfo(operator.dtype).eps))
-    solver = _ThickRestart(operator, k, which, block_size, max_basis, start, seed)
-    budget = check_count("max_matvecs", max_matvecs) if max_matvecs is not None else 100 * solver.max_basis
-    began = time.perf_counter()
-    interrupted = False
-    with ProgressBar(progress, k, "eigsh", unit="pair") as bar:
-        shown = 0
-        while True:
-            try:
-                full = solver.fill(_PRODUCTS_BETWEEN_LOOKS)
-            except KeyboardInterrupt:
-                if solver.m < k:
-                    raise
-                full, interrupted = False, True
-            wanted, residuals, norm = solver.wanted()
-            good = int(np.sum(residuals <= tol * norm))
-            bar.advance(max(0, good - shown))
-            shown = max(shown, good)
-            spent = time_budget is not None and time.perf_counter() - began > time_budget
-            if good == k or solver.num_matvecs >= budget or spent or solver.complete or interrupted:
-                break
-            if full:
-                solver.restart()
-    values, vectors = solver.vectors(wanted)
-    # After Ctrl-C nobody waits for k more products: the estimates have to do.
-    residual_norms = residuals if interrupted else solver.true_residuals(values, vectors)
-    converged = residual_norms <= tol * norm + 8 * np.finfo(operator.dtype).eps * norm
-    if not converged.all() and not spent and not interrupted:
+    extreme: Extreme = "LM" if which == "SM" else which
+    search = _Search(
+        operator, k, extreme, tol, start, block_size, max_basis, max_matvecs, verify, seed, time_budget, progress, time.perf_counter()
+    )
+    result = _smallest(search) if which == "SM" else _extreme(search)
+    if result.status == "unconverged":
         warnings.warn(
-            f"Of {k} eigenpairs {int(converged.sum())} converged within {solver.num_matvecs} products; the others are returned, "
+            f"Of {k} eigenpairs {int(result.converged.sum())} converged within {result.num_matvecs} products; the others are returned, "
             "marked in .converged. Allow more by max_matvecs or max_basis, or a larger tol.",
             stacklevel=2,
         )
-    return EigenResult(values, vectors.T, residual_norms, converged, norm, solver.num_matvecs, time.perf_counter() - began)
+    return result
 
 
-class _ThickRestart:
-    """Orthonormal rows V, the projection T = V A V^H, and one more block that the Krylov space grows by."""
-
-    def __init__(
-        self, operator: LinearOperator, k: int, which: Which, block_size: int, max_basis: int | None, start: Any, seed: int
-    ) -> None:
-        self.operator, self.backend, self.n = operator, operator.backend, operator.shape[0]
-        self.k, self.which, self.seed = k, which, seed
-        self.num_matvecs = self._fresh = 0
-        self.b = min(block_size, self.n)
-        first = self._starting_rows(start)
-        # A small matrix may use its whole space: a restart would only forget.
-        default = max(3 * k + 2 * self.b, 32, min(self.n, _SMALL))
-        self.max_basis = min(self.n, max(default if max_basis is None else check_count("max_basis", max_basis), k + 2 * self.b))
-        self.V = self.backend.empty((self.max_basis + self.b, self.n), operator.dtype)
-        wide = np.complex128 if operator.dtype.kind == "c" else np.float64
-        self.T = np.zeros((self.max_basis + self.b, self.max_basis + self.b), dtype=wide)
-        self.m = 0
-        self.norm = 0.0
-        self.complete = False
-        for row in range(self.b):
-            if row < len(first):
-                self.V[row] = first[row]
-            else:
-                self.V[row] = self._random_row()
-            self._normalise(row)
-
-    def _starting_rows(self, start: Any) -> Array:
-        if start is None:
-            return self.backend.probes(self.n, range(self.b), kind="sphere", seed=self.seed, domain="probe", dtype=self.operator.dtype)
-        given = self.backend.asarray(start, dtype=self.operator.dtype)
-        if given.shape[0] != self.n or len(given.shape) > 2:
-            raise ValueError(f"The argument start must have shape ({self.n},) or ({self.n}, j), but has shape {tuple(given.shape)}.")
-        columns = given.reshape(self.n, -1)
-        rows = self.backend.empty((min(self.b, columns.shape[1]), self.n), self.operator.dtype)
-        rows[...] = 0
-        for column in range(columns.shape[1]):
-            norm = self._host(self.backend.norm(self.backend.asarray(columns[:, column]) + 0))
-            if norm > 0:
-                self.backend.axpy(1.0 / norm, self.backend.asarray(columns[:, column]) + 0, rows[column % len(rows)])
-        return rows
-
-    def _random_row(self) -> Array:
-        self._fresh += 1
-        return self.backend.probes(
-            self.n, (self._fresh,), kind="sphere", seed=self.seed, domain="eigsh restart", dtype=self.operator.dtype
-        )[0]
-
-    def _host(self, scalar: Any) -> float:
-        return float(np.real(self.backend.to_numpy(scalar)))
-
-    def _project_out(self, w: Array, count: int) -> np.ndarray:
-        """Remove the first `count` rows from `w` in two passes; returns the coefficients."""
-        total = np.zeros(count, dtype=self.T.dtype)
-        for _ in range(2):
-            coefficients = self.backend.gemv_t(self.V[:count], w)
-            self.backend.gemv_n_sub(self.V[:count], coefficients, w)
-            total += self.backend.to_numpy(coefficients)
-        return total
-
-    def _normalise(self, row: int, threshold: float = 0.0) -> float:
-        """Make row `row` a unit vector orthogonal to those before; a dependent one is replaced at random. Returns its norm."""
-        w = self.V[row]
-        if row:
-            self._project_out(w, row)
-        norm = self._host(self.backend.norm(w))
-        found = norm
-        while not norm > threshold:  # dependent on the others: any fresh direction keeps the space growing
-            found = 0.0
-            self.V[row] = self._random_row()
-            w = self.V[row]
-            if row:
-                self._project_out(w, row)
-            norm = self._host(self.backend.norm(w))
-            threshold = 0.0
-            if row >= self.n:
-                return 0.0
-        self.backend.scale_into(w, 1.0 / norm, w)
-        return found
-
-    def fill(self, products: int) -> bool:
-        """Grow the space by some vectors, at least until it holds the wanted pairs. Returns whether it is full."""
-        aim = max(self.m + max(products, self.b), self.k + self.b)
-        while self.m < aim and self.m + self.b <= self.max_basis:
-            self._grow()
-            if self.m >= self.n:
-                self.complete = True
-                return True
-        return self.m + self.b > self.max_basis
-
-    def _grow(self) -> None:
-        m, b = self.m, self.b
-        products = self.operator.matmat(self.V[m : m + b].T)
-        self.num_matvecs += b
-        for column in range(b):
-            row = m + b + column
-            w = self.V[row]
-            w[...] = products[:, column]
-            # Against the space only: the new rows of this block are orthogonalised below, where they become columns of T.
-            h = self._project_out(w, m + b)
-            if not np.all(np.isfinite(h)):
-                raise FloatingPointError(f"A product with the operator holds NaN or infinity (product {self.num_matvecs}).")
-            scale = max(self.norm, float(linalg.norm(h)))
-            known = self.T[m + column, :m].conj()
-            if m and linalg.norm(h[:m] - known) > np.sqrt(self.operator.unit_rounding) * scale:
-                raise ValueError(
-                    "The operator is not symmetric (complex: not Hermitian): products disagree with those of earlier steps. "
-                    "Pass the symmetric part (A + A.H) / 2, or look at check_operator(A)."
+def _extreme(search: _Search) -> EigenResult:
+    """Pairs at the ends of the spectrum."""
+    solver = ThickRestart(
+        search.operator, search.k, search.which, search.block_size, search.max_basis, search.start, search.seed
+    )
+    budget = search.max_matvecs or max(100 * solver.max_basis, 10_000)
+    spent_on_search = 0
+    with ProgressBar(search.progress, search.k, "eigsh", unit="pair") as bar:
+        while True:
+            status = _iterate(search, solver, budget, bar)
+            wanted, residuals, norm = solver.wanted()
+            if status != "complete" or not search.verify or solver.complete:
+                break
+            values, vectors = solver.vectors(wanted)
+            margin = float(np.max(residuals)) + 10 * float(np.finfo(search.operator.dtype).eps) * norm
+            try:
+                missed, products = find_missed(
+                    search.operator, values, vectors, search.which, norm=norm, margin=margin, most=solver.num_matvecs // 3, seed=search.seed
                 )
-            self.norm = scale
-            self.T[: m + b, m + column] = h
-        self.T[m : m + b, : m + b] = self.T[: m + b, m : m + b].conj().T
-        self.T[m : m + b, m : m + b] = (self.T[m : m + b, m : m + b] + self.T[m : m + b, m : m + b].conj().T) / 2
-        # QR of the remainder, row by row; R couples the old block to the new one.
-        remaining = min(b, self.n - (m + b))
-        for column in range(b):
-            row = m + b + column
-            self.T[row, m : m + b] = 0
-        if remaining > 0:
-            coupling = np.zeros((b, b), dtype=self.T.dtype)
-            threshold = 4 * float(np.finfo(self.operator.dtype).eps) * self.norm
-            for column in range(b):
-                row, w = m + b + column, self.V[m + b + column]
-                if column:
-                    coefficients = np.zeros(column, dtype=self.T.dtype)
-                    for _ in range(2):
-                        part = self.backend.gemv_t(self.V[m + b : row], w)
-                        self.backend.gemv_n_sub(self.V[m + b : row], part, w)
-                        coefficients += self.backend.to_numpy(part)
-                    coupling[:column, column] = coefficients
-                if column < remaining:
-                    coupling[column, column] = self._normalise(row, threshold)
-                else:
-                    w[...] = 0
-            self.T[m + b : m + 2 * b, m : m + b] = coupling
-        self.m = m + b
+            except KeyboardInterrupt:
+                status = "interrupted"
+                break
+            except (ProductError, Exception) as error:
+                _raise_with_partial(search, solver, error)
+            spent_on_search += products
+            if not missed:
+                break
+            # A wider block holds one more copy, from a vector of its own.
+            solver.restart()
+            if not solver.can_widen:
+                again = _extreme(dataclasses.replace(search, block_size=2 * solver.b, start=vectors.T))
+                return dataclasses.replace(again, num_matvecs=again.num_matvecs + solver.num_matvecs + spent_on_search)
+            solver.widen()
+    return _finish(search, solver, status, spent_on_search)
 
-    def wanted(self) -> tuple[np.ndarray, np.ndarray, float]:
-        """Indices of the wanted Ritz pairs, their residual estimates, and the norm estimate."""
-        m, b = self.m, self.b
-        theta, self.S = np.linalg.eigh(self.T[:m, :m])
-        self.theta = theta
-        self.norm = max(self.norm, float(np.max(np.abs(theta))))
-        coupling = np.abs(self.T[m : m + b, m - b : m] @ self.S[m - b :, :])
-        scale = float(np.max(coupling)) if m < self.n else 0.0  # squares of the extremes are no numbers
-        residuals = scale * linalg.norm(coupling / scale, axis=0) if scale > 0 else np.zeros(m)
-        chosen = np.sort(self._order()[: self.k])
-        return chosen, residuals[chosen], self.norm or 1.0
 
-    def _order(self) -> np.ndarray:
-        m = len(self.theta)
-        if self.which == "LA":
-            return np.arange(m)[::-1]
-        if self.which == "SA":
-            return np.arange(m)
-        if self.which == "LM":
-            return np.argsort(-np.abs(self.theta), kind="stable")
-        ends = np.empty(m, dtype=np.int64)
-        ends[0::2] = np.arange(m)[::-1][: len(ends[0::2])]
-        ends[1::2] = np.arange(m)[: len(ends[1::2])]
-        return ends
+def _iterate(search: _Search, solver: ThickRestart, budget: int, bar: Any) -> str:
+    """Grow and restart until the pairs have converged, or something ends it; returns the status."""
+    shown = restarts = 0
+    look = _PRODUCTS_BETWEEN_LOOKS
+    while True:
+        try:
+            full = solver.fill(min(look, budget - solver.num_matvecs))
+        except KeyboardInterrupt:
+            if solver.m < search.k:
+                raise
+            return "interrupted"
+        except Exception as error:
+            _raise_with_partial(search, solver, error)
+        # Before the first restart easy problems may be done; after it the space is looked at when it is full.
+        look = max(_PRODUCTS_BETWEEN_LOOKS, solver.m // 3) if restarts == 0 else solver.max_basis
+        _, residuals, norm = solver.wanted()
+        good = int(np.sum(residuals <= search.tol * norm))
+        bar.advance(max(0, good - shown))
+        shown = max(shown, good)
+        if good == search.k or solver.complete:
+            return "complete"
+        if search.late:
+            return "time budget"
+        if solver.num_matvecs >= budget:
+            return "unconverged"
+        if full:
+            solver.restart()
+            restarts += 1
+            look = solver.max_basis
+            if search.max_basis is None and restarts % _RESTARTS_BETWEEN_GROWTHS == 0:
+                solver.enlarge()
 
-    def restart(self) -> None:
-        """Shrink the space to its best Ritz vectors; the block to grow by stays."""
-        m, b = self.m, self.b
-        keep = min(max(self.k + b, (3 * m) // 5), m - b)
-        kept = np.sort(self._order()[:keep])
-        coupling = self.T[m : m + b, m - b : m] @ self.S[m - b :, kept]
-        self._rotate(self.S[:, kept], m)
-        for column in range(b):
-            self.V[keep + column] = self.V[m + column]
-        self.T[...] = 0
-        self.T[np.arange(keep), np.arange(keep)] = self.theta[kept]
-        self.T[keep : keep + b, :keep] = coupling
-        self.m = keep
 
-    def _rotate(self, S: np.ndarray, m: int) -> None:
-        """Replace the first rows by ``S^T V`` in place, a tile of columns at a time."""
-        for first in range(0, self.n, _TILE):
-            tile = slice(first, min(first + _TILE, self.n))
-            self.V[: S.shape[1], tile] = self.backend.combine(S.T, self.V[:m, tile])
+def _finish(search: _Search, solver: ThickRestart, status: str, further_products: int = 0, *, failed: bool = False) -> EigenResult:
+    wanted, residuals, norm = solver.wanted()
+    values, vectors = solver.vectors(wanted)
+    if status != "interrupted" and not failed:  # else nobody waits for k more products: the estimates have to do
+        residuals = true_residuals(search.operator, values, vectors)
+        solver.num_matvecs += search.k
+    eps = float(np.finfo(search.operator.dtype).eps)
+    converged = residuals <= search.tol * norm + 8 * eps * norm
+    if status == "complete" and not converged.all():
+        status = "unconverged"
+    return EigenResult(
+        values, vectors.T, residuals, converged, norm, solver.num_matvecs + further_products,
+        time.perf_counter() - search.began, status,
+    )  # fmt: skip
 
-    def vectors(self, wanted: np.ndarray) -> tuple[np.ndarray, Array]:
-        """Ritz values and vectors (rows) of the wanted pairs."""
-        return self.theta[wanted].copy(), self.backend.combine(self.S[:, wanted].T, self.V[: self.m])
 
-    def true_residuals(self, values: np.ndarray, vectors: Array) -> np.ndarray:
-        """``|A x - theta x|`` by one product each."""
-        products = self.operator.matmat(vectors.T)
-        self.num_matvecs += len(values)
-        norms = []
-        for i, value in enumerate(values):
-            r = self.backend.empty((self.n,), self.operator.dtype)
-            r[...] = products[:, i]
-            self.backend.axpy(-value, vectors[i], r)
-            norms.append(self._host(self.backend.norm(r)))
-        return np.array(norms)
+def _raise_with_partial(search: _Search, solver: ThickRestart, error: Exception) -> None:
+    """Raise again, with the pairs so far where there are any."""
+    not_hermitian = isinstance(error, ValueError) and "not symmetric" in str(error)
+    steps = solver.num_matvecs
+    nothing = not_hermitian or isinstance(error, (MemoryError, TypeError)) or solver.m < search.k
+    if nothing and not isinstance(error, ProductError):
+        raise error
+    partial: Any = _finish(search, solver, "interrupted", failed=True) if solver.m >= search.k else None
+    if isinstance(error, (FloatingPointError, ProductError)):
+        raise NonFiniteProductError(f"{error}; the pairs of the {steps} products before it are kept in .partial.", partial, steps) from error
+    raise LanczosInterrupted(
+        f"The product with the operator failed after {solver.num_matvecs} products ({type(error).__name__}: {error}); the pairs so far "
+        "are kept in .partial.",
+        partial,
+        steps,
+    ) from error
+
+
+def _smallest(search: _Search) -> EigenResult:
+    """Pairs of smallest modulus."""
+    operator, n = search.operator, search.operator.shape[0]
+    dense_bytes = n * n * operator.dtype.itemsize
+    fits = dense_bytes <= parse_budget(None, total=operator.backend.total_memory())
+    if n <= DENSE or (hasattr(operator, "matrix") and not is_sparse_matrix(operator) and fits):
+        return _from_dense(search)
+    if is_sparse_matrix(operator):
+        return _from_factors(search)
+    start = None
+    if search.start is not None:
+        given = operator.backend.asarray(search.start, dtype=operator.dtype)
+        start = operator.backend.contiguous((given if len(given.shape) == 2 else given[:, None]).T)
+    values, vectors, residuals, norm, spent = filtered_iteration(
+        operator, search.k, tol=search.tol, seed=search.seed, start=start, budget=search.max_matvecs or 200 * n,
+        stopped=lambda: search.late,
+    )  # fmt: skip
+    converged = residuals <= search.tol * norm + 8 * float(np.finfo(operator.dtype).eps) * norm
+    status = "complete" if converged.all() else "time budget" if search.late else "unconverged"
+    return EigenResult(
+        values, vectors.T, residuals, converged, norm, spent, time.perf_counter() - search.began, status,
+        "subspace iteration with a Chebyshev filter",
+    )  # fmt: skip
+
+
+def _from_dense(search: _Search) -> EigenResult:
+    """The k eigenvalues of smallest modulus of the whole matrix."""
+    operator, k = search.operator, search.k
+    dense = operator.backend.to_numpy(operator.to_dense())
+    if not np.all(np.isfinite(dense)):
+        raise FloatingPointError("A product with the operator holds NaN or infinity.")
+    theta, S = np.linalg.eigh((dense + dense.conj().T) / 2)
+    chosen = np.sort(np.argsort(np.abs(theta), kind="stable")[:k])
+    vectors = operator.backend.contiguous(operator.backend.asarray(np.ascontiguousarray(S[:, chosen].T)), operator.dtype)
+    return _with_true_residuals(
+        search, theta[chosen].astype(np.float64), vectors, float(np.max(np.abs(theta))), operator.shape[0], "dense eigenvalue problem"
+    )
+
+
+def _from_factors(search: _Search) -> EigenResult:
+    """The largest eigenvalues of the inverse, which a sparse factorisation applies."""
+    operator, k = search.operator, search.k
+    scale = float(np.max(np.abs(operator.matrix).sum(axis=0)))  # type: ignore[attr-defined]
+    for sigma in (0.0, 1e-10 * scale, 1e-7 * scale):
+        try:
+            inverse = InverseOperator(operator, sigma)  # type: ignore[arg-type]
+        except RuntimeError:  # exactly singular: factorise beside zero
+            continue
+        solves, start = 0, search.start
+        # A residual of the inverse counts for more in A the further the wanted eigenvalues lie apart: tighten where needed.
+        for inner_tol in (1e-2 * search.tol, 1e-4 * search.tol, 1e-14):
+            inner = dataclasses.replace(search, operator=inverse, which="LM", tol=max(inner_tol, 1e-14), start=start, progress=None)
+            pairs = _extreme(inner)
+            solves += pairs.num_matvecs
+            vectors = operator.backend.contiguous(pairs.eigenvectors.T, operator.dtype)
+            # Rayleigh quotients of A itself are more accurate than reciprocals.
+            values = np.real(np.einsum("ij,ji->i", vectors.conj(), operator.matmat(vectors.T))).astype(np.float64)
+            order = np.argsort(values, kind="stable")
+            method = f"thick-restart Lanczos on the inverse (sparse LU factorisation), {solves} solves"
+            result = _with_true_residuals(search, values[order], np.ascontiguousarray(vectors[order]), scale, k, method)
+            if result.converged.all() or search.late:
+                break
+            start = pairs.eigenvectors
+        return result
+    raise ValueError("The sparse matrix could not be factorised, even beside zero; pass its product as a callable instead.")
+
+
+def _with_true_residuals(
+    search: _Search, values: np.ndarray, vectors: Array, norm: float, products: int, method: str
+) -> EigenResult:
+    residuals = true_residuals(search.operator, values, vectors)
+    converged = residuals <= search.tol * norm + 8 * float(np.finfo(search.operator.dtype).eps) * norm
+    return EigenResult(
+        values, vectors.T, residuals, converged, norm, products + search.k, time.perf_counter() - search.began,
+        "complete" if converged.all() else "unconverged", method,
+    )  # fmt: skip

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .result import LanczosResult
+from typing import Any
 
 
 class LanczosInterrupted(RuntimeError):
@@ -13,13 +10,13 @@ class LanczosInterrupted(RuntimeError):
 
     Attributes
     ----------
-    partial : LanczosResult
-        The run up to the last complete step; its ``status`` is ``"interrupted"``.
+    partial : LanczosResult, EigenResult, SolveResult, SingularResult, FunctionProduct or None
+        What the function that was called would have returned, up to the last complete step; ``status`` is ``"interrupted"``.
     step : int
         Number of complete steps.
     """
 
-    def __init__(self, message: str, partial: LanczosResult, step: int) -> None:
+    def __init__(self, message: str, partial: Any, step: int) -> None:
         super().__init__(message)
         self.partial = partial
         self.step = step

@@ -296,14 +296,15 @@ def _starting_vectors(
             n, range(first_probe, first_probe + num_probes), kind="sphere", seed=seed, domain="probe", dtype=operator.dtype
         )
         return rows, np.ones(num_probes), f"sphere {first_probe}+{num_probes}"
-    if operator.dtype.kind != "c" and np.dtype(getattr(start, "dtype", float)).kind == "c":
+    given = backend.asarray(start)
+    if operator.dtype.kind != "c" and backend.dtype_of(given).kind == "c":
         raise TypeError("The argument start is complex, but the operator is real; pass a real starting vector.")
-    given = backend.asarray(start, dtype=operator.dtype)
+    given = backend.asarray(given, dtype=operator.dtype)
     if given.shape not in ((n,), (n, num_probes)) and not (len(given.shape) == 2 and given.shape[0] == n and num_probes == 1):
         raise ValueError(
             f"The argument start must have shape ({n},) or ({n}, num_probes), but has shape {tuple(given.shape)}."
         )
-    columns = given.reshape(n, -1)
+    columns = given[:, None] if len(given.shape) == 1 else given
     rows = backend.empty((columns.shape[1], n), operator.dtype)
     norms = np.empty(columns.shape[1])
     for probe in range(columns.shape[1]):

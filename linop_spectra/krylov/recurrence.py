@@ -39,18 +39,24 @@ class Recurrence:
         Where the vectors are kept to orthogonalise against, if at all.
     measure_noise : bool
         Whether to spend one product on measuring how well products repeat.
+    test_symmetry : bool
+        Whether to raise when the products show that the operator is not Hermitian.
     """
 
-    def __init__(self, operator: LinearOperator, start: Array, *, plan: BasisPlan, measure_noise: bool = False) -> None:
+    def __init__(
+        self, operator: LinearOperator, start: Array, *, plan: BasisPlan, measure_noise: bool = False, test_symmetry: bool = True
+    ) -> None:
         self.operator, self.backend, self.plan, self.full = operator, operator.backend, plan, plan.storage != "none"
         self.num_probes, self.n = start.shape
         self.alphas: list[np.ndarray] = []
         self.betas: list[np.ndarray] = []
         self.taken = np.zeros(self.num_probes, dtype=np.int64)
         self.finished = np.zeros(self.num_probes, dtype=bool)
-        self.measure_noise = measure_noise
+        self.measure_noise, self.test_symmetry = measure_noise, test_symmetry
         self.repeat_error: Scalar = float("nan")
         self.num_matvecs = 0
+        # Sum and largest of |alpha| + beta over the steps that have been judged.
+        self._everything, self._largest = [0.0] * self.num_probes, [0.0] * self.num_probes
         self._pending: list[list[tuple[int, Scalar, Scalar, Scalar]]] = []
         self._sum: list[Scalar] = [0.0] * self.num_probes
         self._last_beta: list[Scalar] = [0.0] * self.num_probes
@@ -90,9 +96,11 @@ class Recurrence:
         k = run.num_steps
         for probe in range(run.num_probes):
             for alpha, beta in zip(*run.jacobi(probe), strict=True):
-                state._sum[probe] = state._sum[probe] + (abs(alpha) + beta)
+                state._sum[probe] = state._sum[probe] + float(abs(alpha) + beta)  # NumPy's scalars do not add to every array
+                state._everything[probe] += abs(alpha) + beta
+                state._largest[probe] = max(state._largest[probe], abs(alpha) + beta)
             state.finished[probe] = k > 0 and (state.taken[probe] < k or run.betas[probe, -1] == 0.0)
-            state._last_beta[probe] = run.betas[probe, -1] if k else 0.0
+            state._last_beta[probe] = float(run.betas[probe, -1]) if k else 0.0
         if state.full:
             state._bases = [basis.fork(int(taken) + 1, backend) for basis, taken in zip(vectors.bases, state.taken, strict=True)]
         else:
@@ -154,7 +162,7 @@ class Recurrence:
             previous = self._bases[probe].row(j - 1) if self.full else self._previous[probe, :]
             backend.axpy(-self._last_beta[probe], previous, w)
         quotient = backend.reduce(backend.dot(v, w))
-        alpha, asymmetry = quotient.real, abs(quotient.imag)
+        alpha, asymmetry = backend.real(quotient), abs(backend.imag(quotient))
         backend.axpy(-alpha, v, w)
         if self.full:
             basis = self._bases[probe]
@@ -187,7 +195,7 @@ class Recurrence:
         for coefficients in removed:
             if length <= 0:
                 break
-            kept = coefficients[:length]
+            kept = coefficients[: min(length, coefficients.shape[0])]
             total = total + self.backend.norm(kept)
             length -= coefficients.shape[0]
         return total
@@ -236,7 +244,8 @@ class Recurrence:
                     alphas[probe] = betas[probe] = 0.0
                     continue
                 self.taken[probe] += 1
-                everything = sum(abs(a[probe]) + b[probe] for a, b in zip(self.alphas, self.betas, strict=True))
+                everything = self._everything[probe] = self._everything[probe] + abs(alphas[probe]) + betas[probe]
+                self._largest[probe] = max(self._largest[probe], abs(alphas[probe]) + betas[probe])
                 before = self.betas[-2][probe] if len(self.betas) > 1 else 0.0
                 if not betas[probe] > self._rounding(everything, abs(alphas[probe]) + before):
                     betas[probe] = 0.0
@@ -249,10 +258,9 @@ class Recurrence:
             raise ProductError(
                 f"The product with the operator at step {step} (probe {probe}) holds NaN or infinity, or overflows in {self.operator.dtype}"
             )
-        if self.finished[probe]:
+        if self.finished[probe] or not self.test_symmetry:
             return
-        earlier = [abs(a[probe]) + b[probe] for a, b in zip(self.alphas, self.betas, strict=True)]
-        scale = max([*earlier, abs(alpha) + beta])
+        scale = max(self._largest[probe], abs(alpha) + beta)
         if asymmetry > max(np.sqrt(self.operator.unit_rounding), self._storage_rounding) * scale:
             self._measure_repeat_error(probe, 0, None)
             noise = float(np.real(self.backend.to_numpy(self.repeat_error)))

@@ -32,3 +32,24 @@ def ritz(alphas: np.ndarray, betas: np.ndarray) -> tuple[np.ndarray, np.ndarray]
         return np.zeros(k), np.eye(k)
     values, vectors = linalg.eigh_tridiagonal(alphas / scale, betas[: k - 1] / scale, lapack_driver="stev")
     return values * scale, vectors
+
+
+def extreme_ritz(alphas: np.ndarray, betas: np.ndarray) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Smallest and largest Ritz value, each with its residual norm; the other pairs are not computed.
+
+    Parameters
+    ----------
+    alphas, betas : numpy.ndarray
+        Coefficients, shape (k,), the last beta being the residual norm.
+    """
+    k = len(alphas)
+    scale = max(float(np.max(np.abs(alphas))), float(np.max(betas[: k - 1], initial=0.0)))
+    if k <= 2 or scale == 0.0:
+        values, vectors = ritz(alphas, betas)
+        residuals = np.abs(betas[-1] * vectors[-1])
+        return (float(values[0]), float(residuals[0])), (float(values[-1]), float(residuals[-1]))
+    ends = []
+    for index in (0, k - 1):
+        value, vector = linalg.eigh_tridiagonal(alphas / scale, betas[: k - 1] / scale, select="i", select_range=(index, index))
+        ends.append((float(value[0]) * scale, float(abs(betas[-1] * vector[-1, 0]))))
+    return ends[0], ends[1]

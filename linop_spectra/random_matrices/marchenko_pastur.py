@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ..krylov.tridiagonal import ritz
+from .law import SpectralLaw, check_levels, check_positive, check_whole, like
 
 
 @dataclasses.dataclass(frozen=True)
-class MarchenkoPastur:
+class MarchenkoPastur(SpectralLaw):
     """Limit of the spectrum of ``X X^T / n``, where X is p x n with independent entries of mean zero.
 
     The limit is for p and n growing at a fixed ratio ``c = p / n``. With ``s = variance`` the density is
@@ -45,10 +45,7 @@ class MarchenkoPastur:
 
     def __post_init__(self) -> None:
         for name, meaning in (("ratio", "the number of variables over the number of samples"), ("variance", "that of the entries")):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 < value < math.inf:
-                raise ValueError(f"The argument {name}, {meaning}, must be a positive finite number, but is {value!r}.")
-            object.__setattr__(self, name, float(value))
+            object.__setattr__(self, name, check_positive(name, getattr(self, name), meaning))
 
     @property
     def support(self) -> list[tuple[float, float]]:
@@ -86,7 +83,7 @@ class MarchenkoPastur:
             density = np.sqrt((b - at) * ((at - a) / at) / at) / (2 * np.pi * self.ratio * self.variance)
         if a == 0:
             density = np.where(at == 0, np.inf, density)
-        return _like(np.where(inside, density, np.where(np.isnan(x), np.nan, 0.0)))
+        return like(np.where(inside, density, np.where(np.isnan(x), np.nan, 0.0)))
 
     def cdf(self, x: Any) -> Any:
         """Share of the eigenvalues at or below `x`, in closed form; the shape of `x`."""
@@ -95,7 +92,7 @@ class MarchenkoPastur:
         at = np.clip(x, a, b)
         mass = self._atom + self._mass_to_angle(2 * np.arctan2(np.sqrt(at - a), np.sqrt(b - at)))
         share = np.select([np.isnan(x), x >= b, x >= a, x >= 0], [np.nan, 1.0, np.minimum(mass, 1.0), self._atom], 0.0)
-        return _like(share)
+        return like(share)
 
     def _mass_to_angle(self, angle: np.ndarray) -> np.ndarray:
         """Continuous mass between the lower edge and ``a + (b - a) sin^2(angle / 2)``, without cancellation at the edges."""
@@ -117,9 +114,7 @@ class MarchenkoPastur:
         ValueError
             When `q` is not between 0 and 1.
         """
-        q = np.asarray(q, dtype=np.float64)
-        if not np.all((q >= 0) & (q <= 1)):
-            raise ValueError("The argument q must lie between 0 and 1.")
+        q = check_levels(q)
         ((a, b),) = self.support
         low, high = np.zeros(q.shape), np.full(q.shape, np.pi)
         for _ in range(60):  # bisection of the angle, down to rounding
@@ -127,7 +122,7 @@ class MarchenkoPastur:
             short = self._atom + self._mass_to_angle(middle) < q
             low, high = np.where(short, middle, low), np.where(short, high, middle)
         place = np.where(q >= 1, b, a + (b - a) * np.sin(high / 2) ** 2)
-        return _like(np.where(q <= self._atom, 0.0 if self._atom > 0 else a, place))
+        return like(np.where(q <= self._atom, 0.0 if self._atom > 0 else a, place))
 
     def moment(self, k: int) -> float:
         """Mean of the k-th powers of the eigenvalues, by the sum over Narayana numbers.
@@ -137,7 +132,7 @@ class MarchenkoPastur:
         ValueError
             When `k` is not a whole number of at least 0.
         """
-        k = _count("k", k, 0)
+        k = check_whole("k", k, 0)
         if k == 0:
             return 1.0
         terms = (self.ratio**r / (r + 1) * math.comb(k, r) * math.comb(k - 1, r) for r in range(k))
@@ -169,7 +164,7 @@ class MarchenkoPastur:
         # The root as a product has its cut on [a, b] only; the quotient form does not cancel at large z.
         with np.errstate(divide="ignore", invalid="ignore"):
             out = -2 / (z + self.variance * (self.ratio - 1) + np.sqrt(z - a) * np.sqrt(z - b))
-        return complex(out) if out.ndim == 0 else out
+        return like(out)
 
     def jacobi_coefficients(self, k: int) -> tuple[np.ndarray, np.ndarray]:
         """What k Lanczos steps give in the limit: coefficients of the orthogonal polynomials of the law.
@@ -186,29 +181,7 @@ class MarchenkoPastur:
         betas : numpy.ndarray
             Shape (k,): ``variance sqrt(ratio)``; the last one lies beyond the k x k matrix.
         """
-        k = _count("k", k, 1)
+        k = check_whole("k", k, 1)
         alphas = np.full(k, self.variance * (1 + self.ratio))
         alphas[0] = self.variance
         return alphas, np.full(k, self.variance * math.sqrt(self.ratio))
-
-    def gauss_rule(self, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Nodes and weights, each of shape (k,), of the rule that is exact for moments 0 to 2 k - 1.
-
-        Examples
-        --------
-        >>> nodes, weights = MarchenkoPastur(ratio=0.5).gauss_rule(3)
-        >>> float((weights * nodes**2).sum().round(12))
-        1.5
-        """
-        nodes, vectors = ritz(*self.jacobi_coefficients(k))
-        return nodes, vectors[0] ** 2
-
-
-def _like(x: np.ndarray) -> Any:
-    return float(x) if x.ndim == 0 else x
-
-
-def _count(name: str, value: Any, least: int) -> int:
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ValueError(f"The argument {name} must be a whole number of at least {least}, but is {value!r}.")
-    return int(value)

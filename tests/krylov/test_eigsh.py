@@ -181,7 +181,7 @@ def test_save_and_load(tmp_path):
     [
         ({"k": 0}, "argument k "),
         ({"k": 21}, "argument k is 21, but an operator of order 20 has only 20"),
-        ({"which": "SM"}, "argument which is 'SM'"),
+        ({"which": "XX"}, "argument which is 'XX'"),
         ({"tol": -1.0}, "argument tol "),
         ({"tol": np.nan}, "argument tol "),
         ({"block_size": 0}, "argument block_size "),

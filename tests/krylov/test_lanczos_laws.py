@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from helpers import DTYPES, eps, goe, random_array, rotated, same_law
-from scipy import stats
+from helpers import DTYPES, eps, random_array, rotated, same_law
+from scipy import linalg, optimize, stats
 from scipy.sparse.linalg import _special_sparse_arrays as special_arrays
 
 import linop_spectra as ls
+from linop_spectra.random_matrices import Semicircle, wigner, wishart
 
 
 def wrap(matrix):
@@ -14,36 +15,93 @@ def wrap(matrix):
 
 
 @pytest.mark.slow
-def test_exact_law_on_the_gaussian_orthogonal_ensemble():
-    """alpha_j ~ N(0, 2 / n) and n beta_j^2 ~ chi^2_{n - 1 - j}, independent, at any n (Dumitriu and Edelman, 2002)."""
-    n, draws, k = 60, 300, 6
-    rng = np.random.default_rng(0)
-    runs = [ls.lanczos(wrap(goe(n, rng)), k, seed=draw) for draw in range(draws)]
+@pytest.mark.parametrize("ensemble, beta", [("goe", 1), ("gue", 2)])
+def test_exact_law_on_the_gaussian_ensembles(ensemble, beta):
+    """alpha_j ~ N(0, 2 / (beta n)), beta n beta_j^2 ~ chi^2_{beta (n - 1 - j)}, independent, at any n (Dumitriu and Edelman, 2002)."""
+    n, draws, k = 40, 500, 6
+    runs = [ls.lanczos(wigner(n, ensemble=ensemble, seed=draw), k, seed=draw) for draw in range(draws)]
     alphas, betas = (np.array([getattr(run, name)[0] for run in runs]) for name in ("alphas", "betas"))
     for j in range(k):
-        assert same_law(alphas[:, j], stats.norm(0, np.sqrt(2 / n)))
-        assert same_law(n * betas[:, j] ** 2, stats.chi2(n - 1 - j))
+        assert same_law(alphas[:, j], stats.norm(0, np.sqrt(2 / (beta * n))))
+        assert same_law(beta * n * betas[:, j] ** 2, stats.chi2(beta * (n - 1 - j)))
+        assert not same_law(beta * n * betas[:, j] ** 2 * 1.1, stats.chi2(beta * (n - 1 - j)))  # a variance of 1.1 is seen
     correlations = np.corrcoef(np.hstack([alphas, betas]).T)[np.triu_indices(2 * k, 1)]
     assert np.abs(correlations).max() < 5 / np.sqrt(draws)
 
 
 @pytest.mark.slow
-def test_exact_law_on_the_laguerre_orthogonal_ensemble():
+@pytest.mark.parametrize("dtype, beta", [(np.float64, 1), (np.complex128, 2)])
+def test_exact_law_on_the_laguerre_ensembles(dtype, beta):
     """A fixed start: the chi-square factors of the bidiagonal model come out of the first coefficients one by one."""
-    p, n, draws = 30, 50, 300
-    rng, start = np.random.default_rng(1), np.eye(p)[0]
+    p, n, draws = 30, 50, 500
+    start = np.eye(p)[0]
     factors = []
-    for _ in range(draws):
-        x = rng.standard_normal((p, n))
-        run = ls.lanczos(wrap(x @ x.T / n), 3, start=start)
+    for draw in range(draws):
+        run = ls.lanczos(wishart(p, n, seed=draw, dtype=dtype), 3, start=start)
         (a0, a1, a2), (b0, b1, _) = run.alphas[0], run.betas[0]
         diagonal0 = a0
         off0 = b0**2 / diagonal0
         diagonal1 = a1 - off0
         off1 = b1**2 / diagonal1
-        factors.append(n * np.array([diagonal0, off0, diagonal1, off1, a2 - off1]))
+        factors.append(beta * n * np.array([diagonal0, off0, diagonal1, off1, a2 - off1]))
     for sample, degrees in zip(np.transpose(factors), (n, p - 1, n - 1, p - 2, n - 2), strict=True):
-        assert same_law(sample, stats.chi2(degrees))
+        assert same_law(sample, stats.chi2(beta * degrees))
+    correlations = np.corrcoef(np.transpose(factors))[np.triu_indices(5, 1)]
+    assert np.abs(correlations).max() < 5 / np.sqrt(draws)
+
+
+def predicted_top(k, theta, ratio):
+    """Largest node of the k-point Gauss rule of a semicircle with an atom at theta + 1 / theta, in closed form.
+
+    The semicircle on [-2, 2] has the orthonormal polynomials sin((j + 1) t) / sin(t), x = 2 cos(t); an atom of mass `ratio` times
+    that of the semicircle subtracts ``ratio p_k(y) K(x, y) / (1 + ratio K(y, y))`` from the k-th (Uvarov, 1969).
+    """
+    place = theta + 1 / theta
+
+    def polynomials(x):
+        values = [1.0, x]
+        while len(values) <= k:
+            values.append(x * values[-1] - values[-2])
+        return np.array(values[: k + 1])
+
+    there = polynomials(place)
+
+    def modified(x):
+        here = polynomials(x)
+        return here[k] - ratio * there[k] * (here[:k] @ there[:k]) / (1 + ratio * there[:k] @ there[:k])
+
+    # The zeros of the modified and of the plain polynomial interlace: one zero lies beyond the last plain one.
+    return optimize.brentq(modified, 2 * np.cos(np.pi / (k + 1)), place) if k > 1 else ratio * place / (1 + ratio)
+
+
+@pytest.mark.parametrize(
+    "n, theta",
+    [
+        *((10**4, theta) for theta in (1.5, 2.0, 4.0, 8.0)),
+        *(pytest.param(10**5, theta, marks=pytest.mark.slow) for theta in (1.5, 4.0)),
+        pytest.param(10**6, 2.0, marks=pytest.mark.slow),
+    ],
+)
+def test_an_outlier_is_found_when_its_weight_has_grown_to_order_one(n, theta):
+    """The step that first has an outlier of strength theta to one per cent is ln n / (2 ln theta) and a few, not "the tenth"."""
+    bulk = Semicircle().quantile((np.arange(n) + 0.5) / n)
+    direction = random_array((n, 1), np.float64, 1)
+    spiked = ls.diagonal_operator(bulk) + ls.low_rank(direction / np.linalg.norm(direction), [theta])
+    steps = int(np.log(n) / (2 * np.log(theta))) + 14
+    excess = []
+    for seed in range(6 if n < 10**6 else 2):
+        run = ls.lanczos(spiked, steps, seed=seed, reorthogonalize="none")
+        alphas, betas = run.jacobi(0)
+        tops = np.array([linalg.eigvalsh_tridiagonal(alphas[:k], betas[: k - 1])[-1] for k in range(1, steps + 1)])
+        final = tops[-1]
+        assert final == pytest.approx(theta + 1 / theta, abs=6 * np.sqrt(2 / n))  # the spread of an outlier around its limit
+        first = 1 + int(np.argmax(tops > 0.99 * final))
+        weight = run.weights[0][np.abs(run.ritz_values[0] - final) < 1e-3].sum()
+        predicted = next(k for k in range(1, steps) if predicted_top(k, theta, weight / (1 - weight)) > 0.99 * (theta + 1 / theta))
+        assert abs(first - predicted) <= 1
+        excess.append(first - np.log(n) / (2 * np.log(theta)))
+    # The start's own weight moves a single run by ln(1 / chi^2_1) / (2 ln theta) steps; the middle one stays.
+    assert 2 <= np.median(excess) <= 8
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -1,0 +1,177 @@
+"""Eigenvalues of smallest modulus, in the middle of the spectrum: by factorisation where there is a matrix, else by a filter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..backends import Array
+from ..operators import LinearOperator
+from ..operators.interop import MatrixOperator
+from .orthonormal import OrthonormalRows
+from .recurrence import Recurrence
+from .storage import BasisPlan
+from .tridiagonal import ritz
+
+DENSE = 1500
+"""Order up to which the whole matrix is cheaper than any search inside its spectrum."""
+_PILOT_STEPS = 60
+_LARGEST_DEGREE = 400
+
+
+class InverseOperator(LinearOperator):
+    """The inverse of ``A - sigma I`` for an explicit sparse matrix, by SciPy's sparse LU factorisation (SuperLU)."""
+
+    def __init__(self, operator: MatrixOperator, sigma: float) -> None:
+        from scipy import sparse
+        from scipy.sparse.linalg import splu
+
+        n = operator.shape[0]
+        matrix = sparse.csc_array(operator.matrix).astype(np.result_type(operator.dtype, np.float64))
+        self._factors = splu(sparse.csc_matrix(matrix - sigma * sparse.eye_array(n, format="csc")))
+        super().__init__(operator.shape, np.result_type(operator.dtype, np.float64), hermitian=True, backend="numpy")
+
+    def _matmat(self, x: Array) -> Array:
+        return self._factors.solve(np.ascontiguousarray(x))
+
+
+def is_sparse_matrix(operator: LinearOperator) -> bool:
+    """Whether an operator is an explicit sparse matrix on the host."""
+    return isinstance(operator, MatrixOperator) and operator.backend.name == "numpy" and hasattr(operator.matrix, "nnz")
+
+
+def spectral_interval(operator: LinearOperator, start: Array) -> tuple[float, int]:
+    """Upper bound on the norm by a short Lanczos run, and the products spent (Y. Zhou and R.-C. Li, 2011)."""
+    state = Recurrence(operator, start, plan=BasisPlan("full", str(operator.dtype), 0, 0))
+    for _ in range(min(_PILOT_STEPS // 4, operator.shape[0])):
+        if state.exhausted:
+            break
+        state.step()
+    state.fetch()
+    alphas, betas = np.array(state.alphas)[:, 0], np.array(state.betas)[:, 0]
+    return float(np.max(np.abs(ritz(alphas, betas)[0])) + betas[-1]), state.num_matvecs
+
+
+def filtered_iteration(
+    operator: LinearOperator, k: int, *, tol: float, seed: int, start: Array | None, budget: int, stopped: Callable[[], bool]
+) -> tuple[np.ndarray, Array, np.ndarray, float, int]:
+    """Subspace iteration with a Chebyshev filter in the square of the operator.
+
+    The filter is the Chebyshev polynomial that is small on ``[c, |A|^2]`` and grows as fast as a polynomial can below ``c``,
+    where ``c`` is the square of the largest modulus in the subspace: an upper bound on that of the eigenvalues it is to hold.
+    The subspace has a few more vectors than there are wanted pairs, so that multiple eigenvalues and pairs of opposite sign
+    are found as they are. (Y. Zhou, Y. Saad, M. Tiago and J. Chelikowsky, *Self-consistent-field calculations using
+    Chebyshev-filtered subspace iteration*, J. Comput. Phys. 219, 2006.)
+
+    Parameters
+    ----------
+    operator : LinearOperator
+        Hermitian operator of order n.
+    k : int
+        Number of pairs.
+    tol : float
+        Relative to the norm.
+    seed : int
+        Of the random vectors.
+    start : array or None
+        Rows to begin with.
+    budget : int
+        Products after which to stop.
+    stopped : callable
+        Says whether to stop early.
+
+    Returns
+    -------
+    tuple
+        Eigenvalues (k,), eigenvectors as rows, residuals, norm estimate and products.
+    """
+    backend, n = operator.backend, operator.shape[0]
+    size = min(n, k + max(4, k // 2))
+    rows = backend.probes(n, range(size), kind="sphere", seed=seed, domain="eigsh filter", dtype=operator.dtype)
+    bound, spent = spectral_interval(operator, rows[:1, :] + 0)
+    if start is not None:
+        given = min(size, start.shape[0])
+        rows[:given, :] = start[:given, :]
+    degree, cut = 0, 0.0
+    while True:
+        if degree:
+            rows = _filter(operator, rows, cut**2, bound**2, degree)
+            spent += 2 * degree * rows.shape[0]
+        basis = _complete_basis(operator, rows, size, seed)
+        theta, rows, residuals = _rayleigh_ritz(operator, basis)
+        spent += size
+        order = np.argsort(np.abs(theta), kind="stable")
+        norm = max(float(np.max(np.abs(theta))), bound / 1.5)
+        good = residuals[order[:k]] <= tol * norm
+        if good.all() or spent >= budget or stopped() or size == n:
+            break
+        # Everything beyond the vectors of the subspace is to be damped.
+        cut = float(np.abs(theta[order[-1]]))
+        cut = min(max(cut, 1e-9 * bound), 0.9 * bound)
+        degree = int(np.clip(np.ceil(3.0 * bound / cut), 8, _LARGEST_DEGREE))
+    chosen = order[:k]
+    chosen = chosen[np.argsort(theta[chosen], kind="stable")]
+    out = backend.empty((k, n), operator.dtype)
+    for row, index in enumerate(chosen.tolist()):
+        out[row, :] = rows[index, :]
+    return theta[chosen], out, residuals[chosen], norm, spent
+
+
+def _filter(operator: LinearOperator, rows: Array, low: float, high: float, degree: int) -> Array:
+    """``T_degree`` of the operator's square, mapped so that ``[low, high]`` goes to ``[-1, 1]``; scaled to order one as it grows."""
+    center, half = (high + low) / 2, (high - low) / 2
+    # Scaled by the value at zero, the largest there can be (Zhou, Saad, Tiago and Chelikowsky, 2006, algorithm 3.1).
+    sigma = half / -center
+    first = sigma
+
+    def square(x: Array) -> Array:
+        return _own(operator, operator.matmat(_own(operator, operator.matmat(x.T)).T))
+
+    previous = rows
+    current = (square(rows) - rows * center) * (sigma / half)
+    for _ in range(1, degree):
+        following = 1 / (2 / first - sigma)
+        current, previous = (square(current) - current * center) * (2 * following / half) - previous * (sigma * following), current
+        sigma = following
+    return current
+
+
+def _own(operator: LinearOperator, products: Array) -> Array:
+    """Products as rows of our own."""
+    out = operator.backend.empty((products.shape[1], operator.shape[0]), operator.dtype)
+    out[...] = products.T
+    return out
+
+
+def _complete_basis(operator: LinearOperator, rows: Array, size: int, seed: int) -> Array:
+    """Orthonormal rows that span the given ones, filled up at random to `size`."""
+    backend, n = operator.backend, operator.shape[0]
+    found = OrthonormalRows(backend, n, operator.dtype)
+    found.append(rows)
+    attempt = 0
+    while found.rank < size:
+        attempt += 1
+        fresh = range(size * attempt, size * attempt + size - found.rank)
+        found.append(backend.probes(n, fresh, kind="sphere", seed=seed, domain="eigsh filter", dtype=operator.dtype))
+    basis = backend.empty((size, n), operator.dtype)
+    for row in range(size):
+        basis[row, :] = found.basis.row(row)
+    return basis
+
+
+def _rayleigh_ritz(operator: LinearOperator, basis: Array) -> tuple[np.ndarray, Array, np.ndarray]:
+    backend = operator.backend
+    products = _own(operator, operator.matmat(basis.T))
+    size = basis.shape[0]
+    projected = np.stack([backend.to_numpy(backend.gemv_t(basis, products[i, :])) for i in range(size)], axis=1)
+    if not np.all(np.isfinite(projected)):
+        raise FloatingPointError("A product with the operator holds NaN or infinity.")
+    theta, S = np.linalg.eigh((projected + projected.conj().T) / 2)
+    rows, images = backend.combine(S.T, basis), backend.combine(S.T, products)
+    norms: list[Any] = []
+    for i, value in enumerate(theta.tolist()):
+        backend.axpy(-value, rows[i, :], images[i, :])
+        norms.append(backend.norm(images[i, :]))
+    return theta, rows, np.real(backend.fetch(norms)).astype(np.float64)
