@@ -40,6 +40,7 @@ def summarise(result: Any) -> dict[str, Any]:
         "trace": {
             "value": trace.value, "low": low, "high": high, "level": LEVEL,
             "standard_error": trace.standard_error, "quadrature_error": trace.quadrature_error,
+            "rounding_error": trace.rounding_error,
         },
         "negative_mass": {"low": negative[0], "high": negative[1], "threshold": result.noise_floor},
         "bulk_edges": list(result.bulk_edges()),

@@ -1,5 +1,6 @@
 """Krylov methods: Lanczos with resumable state, eigenpairs, singular triplets, linear systems, functions of a matrix."""
 
+from .block_lanczos import BlockLanczosResult, block_lanczos
 from .eigen_result import EigenResult
 from .eigsh import eigsh
 from .errors import LanczosInterrupted, NonFiniteProductError
@@ -10,6 +11,7 @@ from .solve import SolveResult, solve
 from .svds import SingularResult, svds
 
 __all__ = [
+    "BlockLanczosResult",
     "EigenResult",
     "FunctionProduct",
     "LanczosInterrupted",
@@ -17,6 +19,7 @@ __all__ = [
     "NonFiniteProductError",
     "SingularResult",
     "SolveResult",
+    "block_lanczos",
     "eigsh",
     "funm_multiply",
     "lanczos",

@@ -247,7 +247,8 @@ def _raise_with_partial(search: _Search, solver: ThickRestart, error: Exception)
         raise error
     partial: Any = _finish(search, solver, "interrupted", failed=True) if solver.m >= search.k else None
     if isinstance(error, (FloatingPointError, ProductError)):
-        raise NonFiniteProductError(f"{error}; the pairs of the {steps} products before it are kept in .partial.", partial, steps) from error
+        message = f"{error}; the pairs of the {steps} products before it are kept in .partial."
+        raise NonFiniteProductError(message, partial, steps) from error
     raise LanczosInterrupted(
         f"The product with the operator failed after {solver.num_matvecs} products ({type(error).__name__}: {error}); the pairs so far "
         "are kept in .partial.",

@@ -160,13 +160,14 @@ class ThickRestart:
         """Grow the space by some vectors, at least until it holds the wanted pairs. Returns whether it is full."""
         aim = max(self.m + max(products, self.b), self.k + self.b)
         while self.m < aim and self.m + self.waiting <= self.max_basis:
-            self._grow()
+            self.grow()
             if self.waiting == 0:
                 self.complete = True
                 return True
         return self.m + self.waiting > self.max_basis
 
-    def _grow(self) -> None:
+    def grow(self) -> None:
+        """Multiply the waiting block, take it into the space, and make the next one of what is left over."""
         m, b, T = self.m, self.waiting, self.T
         products = self.operator.matmat(self.V[m : m + b, :].T)
         self.num_matvecs += b

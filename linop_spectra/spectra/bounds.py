@@ -7,8 +7,13 @@ Beta(j/2, (n-j)/2) distributed (complex: Beta(j, n-j)), exactly.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from scipy import stats
+
+if TYPE_CHECKING:
+    from .deflation import Deflation
 
 
 def envelope(nodes: np.ndarray, weights: np.ndarray, x: np.ndarray, *, exact: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -50,6 +55,19 @@ def wasserstein(nodes: np.ndarray, weights: np.ndarray, low: float, high: float)
     ends = np.concatenate([[min(low, nodes[0])], nodes, [max(high, nodes[-1])]])
     padded = np.concatenate([[0.0], weights, [0.0]])
     return float(np.sum(np.maximum(padded[:-1], padded[1:]) * np.diff(ends)))
+
+
+def mean_wasserstein(d: Deflation) -> float:
+    """Mean over the probes of the quadrature part of the Wasserstein bound, of what is not pinned."""
+    parts = []
+    for rule, (nodes, weights) in zip(d.rules, d.rest, strict=True):
+        low, high = rule.nodes[0] - rule.residuals[0], rule.nodes[-1] + rule.residuals[-1]
+        if len(nodes) and nodes[0] > rule.nodes[0]:
+            low = nodes[0]  # what lies below is pinned
+        if len(nodes) and nodes[-1] < rule.nodes[-1]:
+            high = nodes[-1]
+        parts.append(0.0 if rule.exact else wasserstein(nodes, weights, low, high))
+    return float(np.mean(parts))
 
 
 def sampling_interval(

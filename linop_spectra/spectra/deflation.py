@@ -136,6 +136,7 @@ def without_copies(rule: GaussRule, eps: float) -> GaussRule:
     Such a node is made of rounding alone (its eigenvector meets the probe in less than a unit of it), or lies at rounding
     distance from the node that it copies. The weight goes to the nearest node that stays.
     """
+    rule = _as_one(rule, eps)
     order = np.argsort(-rule.weights, kind="stable")
     kept = np.ones(len(order), dtype=bool)
     weights = rule.weights.copy()
@@ -152,6 +153,25 @@ def without_copies(rule: GaussRule, eps: float) -> GaussRule:
     return dataclasses.replace(
         rule, nodes=rule.nodes[kept], weights=weights[kept], residuals=rule.residuals[kept], vectors=rule.vectors[:, kept]
     )
+
+
+def _as_one(rule: GaussRule, eps: float) -> GaussRule:
+    """Nodes closer than rounding become one: their eigenvectors are any mixture, and only what they are together is determined.
+
+    The probe's part in their span is the Ritz vector of both.
+    """
+    group = np.concatenate([[0], np.cumsum(np.diff(rule.nodes) > 4 * eps * rule.norm * np.sqrt(len(rule.nodes)))])
+    if len(group) == group[-1] + 1 or rule.norm == 0.0:
+        return rule
+    norms = np.sqrt(np.bincount(group, rule.weights))
+    part = rule.vectors[0] / np.where(norms > 0, norms, 1.0)[group]
+    lonely = norms[group] == 0.0
+    part[lonely] = 1.0 / np.sqrt(np.bincount(group)[group[lonely]])
+    vectors = np.stack([np.bincount(group, row * part) for row in rule.vectors])
+    return dataclasses.replace(
+        rule, nodes=np.bincount(group, part**2 * rule.nodes), weights=np.bincount(group, rule.weights),
+        residuals=np.abs(np.bincount(group, part * rule.residuals * np.sign(rule.vectors[-1]))), vectors=vectors,
+    )  # fmt: skip
 
 
 def deflate(run: LanczosResult, *, pin: bool) -> Deflation:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
-from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
 
 from ..krylov import LanczosResult
-from ..results import Estimate, PathLike, html_table, register, save_result
-from . import bounds, broadening, functionals, quadrature
-from .deflation import Deflation, deflate, node_rounding
-from .edges import Edges, bulk_edges
+from ..results import PathLike, html_table, register, save_result
+from . import bounds, quadrature, quantiles, smoothing
+from .deflation import node_rounding
 from .explain import explain, summary_rows
+from .kpm import Kernel
 from .log_spectrum import LogSpectrum, log_spectrum
+from .measure import SpectralMeasure
+from .smoothing import Broadening, Method, Model
 
-Broadening = float | Literal["adaptive"]
 BOUND_CONFIDENCE = 0.95
 """Confidence of the sampling part of the two distance bounds."""
 
@@ -50,7 +49,7 @@ class Outlier:
 
 @register("spectral density")
 @dataclasses.dataclass(frozen=True, eq=False)
-class SpectralDensity:
+class SpectralDensity(SpectralMeasure):
     """Distribution of the eigenvalues of a Hermitian operator, measured by Lanczos runs from random probes.
 
     It is a discrete measure, `nodes` with `weights`; smoothing is a view of it. All methods are evaluations of the stored
@@ -73,98 +72,40 @@ class SpectralDensity:
     >>> S = ls.spectral_density(ls.diagonal_operator(np.linspace(0.0, 1.0, 2000)), num_steps=30)
     >>> bool(abs(S.cdf(0.5) - 0.5) < 0.05)
     True
+    >>> bool(abs(S.density(0.5, method="kpm") - 1.0) < 0.1)
+    True
     """
 
-    run: LanczosResult
-    pin: bool = True
-    notes: tuple[str, ...] = ()
-    tolerance_met: bool = True
-
-    # -- what it is ----------------------------------------------------------------------------------------------------
-
     @functools.cached_property
-    def deflation(self) -> Deflation:
-        """The rules of all probes, split into pinned eigenvalues and the rest."""
-        # Without reorthogonalisation Ritz values repeat: pinning each would count an eigenvalue twice.
-        return deflate(self.run, pin=self.pin and self.run.reorthogonalize == "full")
-
-    @functools.cached_property
-    def _pooled(self) -> tuple[np.ndarray, np.ndarray]:
-        return self.deflation.pooled()
-
-    @property
-    def nodes(self) -> np.ndarray:
-        """Places of the mass in ascending order, pooled over the probes, 1-D."""
-        return self._pooled[0]
-
-    @property
-    def weights(self) -> np.ndarray:
-        """Masses at `nodes`; they sum to one."""
-        return self._pooled[1]
-
-    @property
-    def dimension(self) -> int:
-        """Order n of the operator."""
-        return self.run.dimension
-
-    @property
-    def num_steps(self) -> int:
-        """Lanczos steps of each probe."""
-        return self.run.num_steps
-
-    @property
-    def num_probes(self) -> int:
-        """Random starting vectors."""
-        return self.run.num_probes
-
-    @property
-    def num_matvecs(self) -> int:
-        """Products with single vectors."""
-        return self.run.num_matvecs
-
-    @property
-    def seconds(self) -> float:
-        """Wall-clock time of the run."""
-        return self.run.seconds
-
-    @property
-    def status(self) -> str:
-        """``"complete"``, ``"interrupted"`` or ``"time budget"``."""
-        return self.run.status
-
-    @property
-    def converged(self) -> bool:
-        """Whether the run did all that was asked for."""
-        return self.run.converged and self.tolerance_met
-
-    @property
-    def norm_estimate(self) -> float:
-        """Largest Ritz value in modulus."""
-        return max(rule.norm for rule in self.deflation.rules)
-
-    @functools.cached_property
-    def noise_floor(self) -> float:
-        """Eigenvalues below this modulus are not told from zero: rounding of the recurrence and of the products.
-
-        ``4 eps |A| sqrt(k)`` plus twice the measured distance of two products with the same vector.
-        """
-        repeat = self.run.repeat_error if np.isfinite(self.run.repeat_error) else 0.0
-        return node_rounding(self.run, self.deflation.rules) + 2 * repeat
-
-    @property
-    def _complex(self) -> bool:
-        return np.dtype(self.run.dtype).kind == "c"
-
-    def _per_probe(self, function: Callable[..., Any]) -> np.ndarray:
-        return np.mean([function(*self.run.jacobi(probe)) for probe in range(self.num_probes)], axis=0)
+    def _views(self) -> dict[tuple[Method, int | None, Kernel | None], tuple[smoothing.Split, list[tuple[Model, float]]]]:
+        """Models of the smooth views that were asked for so far."""
+        return {}
 
     # -- distribution --------------------------------------------------------------------------------------------------
 
-    def cdf(self, x: Any) -> Any:
-        """Share of eigenvalues at or below `x`, as a step function; the shape of `x`."""
-        steps = np.concatenate([[0.0], np.cumsum(self.weights)])
-        out = np.minimum(steps[np.searchsorted(self.nodes, np.asarray(x, dtype=np.float64), side="right")], 1.0)
-        out = np.where(np.asarray(x) >= self.nodes[-1], 1.0, out)
+    def cdf(
+        self, x: Any, method: Literal["step"] | Method = "step", *, num_moments: int | None = None, kernel: Kernel | None = None
+    ) -> Any:
+        """Share of eigenvalues at or below `x`; the shape of `x`.
+
+        Parameters
+        ----------
+        x : array
+            Points.
+        method : {"step", "gaussian", "pchip", "kpm", "terminator", "maxent"}
+            ``"step"`` is the distribution function of the measure itself; the others are those of the smooth views of `density`.
+        num_moments, kernel
+            As for `density`.
+        """
+        x = np.asarray(x, dtype=np.float64)
+        smoothing.check_options(method, "adaptive", num_moments, kernel, step=True)
+        if method == "step":
+            steps = np.concatenate([[0.0], np.cumsum(self.weights)])
+            out = np.where(x >= self.nodes[-1], 1.0, np.minimum(steps[np.searchsorted(self.nodes, x, side="right")], 1.0))
+        elif method == "gaussian":
+            out = smoothing.gaussian_cdf(self, x, "adaptive")
+        else:
+            out = np.clip(smoothing.evaluate(self, x, "cdf", method, num_moments, kernel, outliers=True), 0.0, 1.0)
         return float(out) if out.ndim == 0 else out
 
     def cdf_band(self, x: Any, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
@@ -196,37 +137,97 @@ class SpectralDensity:
         share, pinned = d.rest_dimension / d.n, np.searchsorted(d.pinned, x, side="right") / d.n
         return np.clip(pinned + share * low, 0, 1), np.clip(pinned + share * high, 0, 1)
 
-    def quantile(self, q: Any) -> Any:
-        """Smallest node whose cumulative mass reaches `q`; the shape of `q`."""
-        q = np.asarray(q, dtype=np.float64)
-        if np.any((q < 0) | (q > 1) | np.isnan(q)):
-            raise ValueError("The argument q must lie between 0 and 1.")
-        index = np.searchsorted(np.cumsum(self.weights) + 1e-12, q, side="left")
-        out = self.nodes[np.minimum(index, len(self.nodes) - 1)]
+    def quantile(self, q: Any, *, interpolate: bool = False) -> Any:
+        """Place below which a share `q` of the eigenvalues lies; the shape of `q`.
+
+        Parameters
+        ----------
+        q : array
+            Shares between 0 and 1.
+        interpolate : bool
+            False gives the smallest node whose cumulative mass reaches `q`. True reads the monotone cubic curve through the
+            middles of the steps (``method="pchip"``), which is closer for a smooth bulk; outliers stay steps.
+        """
+        q = quantiles.check_probabilities(q)
+        if interpolate:
+            out = quantiles.interpolated(self, q)
+        else:
+            index = np.searchsorted(np.cumsum(self.weights) + quantiles.ROUNDING, q, side="left")
+            out = self.nodes[np.minimum(index, len(self.nodes) - 1)]
         return float(out) if out.ndim == 0 else out
 
-    def density(self, x: Any, broadening: Broadening = "adaptive", outliers: bool = True) -> Any:
+    def quantile_band(self, q: Any, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+        """Interval for each quantile, by inverting `cdf_band`: quadrature envelope, sampling law and rounding.
+
+        Parameters
+        ----------
+        q : array
+            Shares between 0 and 1.
+        confidence : float
+            Of the sampling part, for each quantile on its own.
+
+        Returns
+        -------
+        tuple of numpy.ndarray
+            Lower and upper end. Where the band leaves an end of the spectrum open, that of `interval` is taken.
+        """
+        _check_level(confidence)
+        return quantiles.quantile_band(self, quantiles.check_probabilities(q), confidence)
+
+    def density(
+        self,
+        x: Any,
+        broadening: Broadening = "adaptive",
+        outliers: bool = True,
+        *,
+        method: Method = "gaussian",
+        num_moments: int | None = None,
+        kernel: Kernel | None = None,
+    ) -> Any:
         """Smooth density of the eigenvalues at `x`; over the line it integrates to one.
+
+        Whatever the method, outliers and isolated multiple eigenvalues are taken out first and drawn as narrow Gaussians.
 
         Parameters
         ----------
         x : array
             Points.
         broadening : "adaptive" or float
-            Width of the Gaussians: 0.75 times the local distance of the nodes, or one number for all.
+            Of ``method="gaussian"``: the width, 0.75 times the local distance of the nodes, or one number for all.
         outliers : bool
             Whether what `outliers` returns is part of it. In a figure they are better drawn as sticks.
+        method : {"gaussian", "pchip", "kpm", "terminator", "maxent"}
+            ``"gaussian"``: a Gaussian for each node; good at any number of steps. ``"pchip"``: slope of a monotone cubic through
+            the middles of the steps of `cdf`; nearest to a smooth bulk at few steps. ``"kpm"``: damped Chebyshev series, with the
+            resolution ``pi d / N`` at the centre for N moments and half-width d. ``"terminator"``: continued fraction that goes on
+            with the limits of the coefficients; at few steps it has the sharpest edges of a bulk on one interval.
+            ``"maxent"``: the density of maximum entropy with the same moments.
+        num_moments : int, optional
+            Chebyshev moments beyond the mass, of ``"kpm"`` and ``"maxent"``; by default all, at most 40 for ``"maxent"``, and at
+            most half of the order.
+        kernel : {"jackson", "lorentz", "none"}, optional
+            Damping of ``"kpm"``, Jackson's by default. Without one the series can be negative beside sharp edges.
 
         Returns
         -------
         array
             Density, in units of one over an eigenvalue, the shape of `x`.
+
+        Raises
+        ------
+        ValueError
+            When the method is unknown, or an option does not belong to it.
         """
-        total, _, _ = self._smooth(np.asarray(x, dtype=np.float64), broadening, outliers)
-        return float(total) if total.ndim == 0 else total
+        x = np.asarray(x, dtype=np.float64)
+        smoothing.check_options(method, broadening, num_moments, kernel)
+        if method == "gaussian":
+            out = smoothing.gaussian(self, x, broadening, outliers)[0]
+        else:
+            out = smoothing.evaluate(self, x, "density", method, num_moments, kernel, outliers=outliers)
+        return float(out) if out.ndim == 0 else out
 
     def density_band(self, x: Any, confidence: float = 0.95, broadening: Broadening = "adaptive") -> tuple[np.ndarray, np.ndarray]:
-        """Interval for the broadened density of the bulk at each `x`: what other probes would have changed.
+        """Interval for the density of the bulk by Gaussians at each `x`: what other probes would have changed.
 
         The standard error is ``sqrt(2 Var_spec(K) / (p (n + 2)))`` for the kernel K at `x`, exact for sphere probes.
         """
@@ -234,78 +235,13 @@ class SpectralDensity:
 
         _check_level(confidence)
         x = np.asarray(x, dtype=np.float64)
-        total, first, second = self._smooth(x, broadening, outliers=False)
+        total, first, second = smoothing.gaussian(self, x, broadening, outliers=False)
         n = self.deflation.rest_dimension
         draws = self.num_probes * ((n + 1) if self._complex else (n + 2) / 2)
         share = max(n / self.dimension, np.finfo(float).tiny)
         error = np.sqrt(np.maximum(second * share - first**2, 0) / draws)
         half = stats.norm.ppf(0.5 + confidence / 2) * error
         return np.maximum(total - half, 0), total + half
-
-    def _smooth(self, x: np.ndarray, width: Broadening, outliers: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Broadened density; and of the part that sampling moves, the density again and the mean square of its kernel."""
-        if width != "adaptive" and not (isinstance(width, (int, float)) and 0 < width < math.inf):
-            raise ValueError(f"The argument broadening must be 'adaptive' or a positive width, but is {width!r}.")
-        d = self.deflation
-        total, moving, square = np.zeros(x.shape), np.zeros(x.shape), np.zeros(x.shape)
-        for probe, rule in enumerate(d.rules):
-            weights, is_pinned = d.of_probe(probe)
-            outside = np.zeros(len(rule.nodes), dtype=bool)
-            outside[[d.atoms[i].places[probe] for i in self._edges.outliers]] = True
-            sigma = np.full(len(rule.nodes), float(width)) if width != "adaptive" else None
-            if sigma is None:
-                sigma = broadening.widths(rule.nodes, outside, self.noise_floor)
-            for chosen, moves in ((is_pinned, False), (~is_pinned, True)):
-                keep = chosen if outliers else chosen & ~outside
-                first, second = broadening.gaussians(x, rule.nodes[keep], weights[keep] / len(d.rules), sigma[keep])
-                total += first
-                if moves:
-                    moving, square = moving + first, square + second
-        return total, moving, square
-
-    # -- functionals ---------------------------------------------------------------------------------------------------
-
-    def moment(self, p: int) -> float:
-        """Mean of the p-th powers of the eigenvalues."""
-        return float(np.sum(self.weights * self.nodes**p))
-
-    def expectation(self, f: Callable[[np.ndarray], np.ndarray]) -> Estimate:
-        """Mean of ``f`` over the eigenvalues.
-
-        Parameters
-        ----------
-        f : callable
-            Function of an array of eigenvalues.
-
-        Returns
-        -------
-        Estimate
-            Its standard error is that of the sphere law, ``sqrt(2 Var f / (p (n + 2)))`` over the eigenvalues that are not
-            pinned, with degrees of freedom that fall where few nodes carry the variance. Its quadrature error is what the
-            convergence from half to all of the steps and Gauss-Radau rules leave open, plus the rounding of the nodes.
-            Eigenvalues that are pinned are taken as simple; ``method`` says when no second probe has confirmed it.
-        """
-        d = self.deflation
-        share = d.rest_dimension / d.n
-        per_probe = [functionals.evaluate(f, nodes) @ weights if len(nodes) else 0.0 for nodes, weights in d.rest]
-        value = float(np.sum(functionals.evaluate(f, d.pinned)) / d.n + share * np.mean(per_probe))
-        error, dof = functionals.sampling_error(d, f, complex_valued=self._complex)
-        method = "stochastic Lanczos quadrature"
-        if len(d.pinned) and not d.verified and d.n > 1:
-            method += ", converged eigenvalues taken as simple"
-        return Estimate(
-            value=value, standard_error=share * error, quadrature_error=functionals.quadrature_error(self.run, d, f),
-            num_matvecs=self.num_matvecs,
-            degrees_of_freedom=dof, seconds=self.seconds, method=method, converged=self.converged,
-        )  # fmt: skip
-
-    def trace(self, f: Callable[[np.ndarray], np.ndarray] | None = None) -> Estimate:
-        """Trace of ``f(A)``: n times the mean of `f` over the eigenvalues; the trace of A without `f`."""
-        mean = self.expectation(_itself if f is None else f)
-        n = self.dimension
-        return dataclasses.replace(
-            mean, value=n * mean.value, standard_error=n * mean.standard_error, quadrature_error=n * mean.quadrature_error
-        )
 
     # -- sign, resolution, outliers --------------------------------------------------------------------------------------
 
@@ -335,10 +271,6 @@ class SpectralDensity:
         out = self._per_probe(lambda alphas, betas: quadrature.christoffel_mass(alphas, betas, x, self.noise_floor))
         return float(out) if np.ndim(out) == 0 else out
 
-    @functools.cached_property
-    def _edges(self) -> Edges:
-        return bulk_edges(self.run, self.deflation, self.noise_floor)
-
     def bulk_edges(self) -> tuple[float, float]:
         """Ends of the bulk: the last nodes that are not outliers, by the tail of the Jacobi coefficients and the gaps there."""
         return self._edges.low, self._edges.high
@@ -357,15 +289,6 @@ class SpectralDensity:
             )
             for atom in (d.atoms[i] for i in self._edges.outliers)
         )
-
-    def extreme_eigenvalues(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        """(smallest, residual norm) and (largest, residual norm) over the probes; Ritz values lie inside the spectrum."""
-        ends = []
-        for index, sign in ((0, 1.0), (-1, -1.0)):
-            values = np.array([rule.nodes[index] for rule in self.deflation.rules])
-            best = int(np.argmin(sign * values))
-            ends.append((float(values[best]), float(self.deflation.rules[best].residuals[index])))
-        return ends[0], ends[1]
 
     # -- distances -------------------------------------------------------------------------------------------------------
 
@@ -394,6 +317,11 @@ class SpectralDensity:
         Rounding of the nodes, quadrature (rigorous on the interval of the Ritz values, widened by their residuals), and what
         sampling exceeds with probability 5 % at most.
         """
+        return sum(self._wasserstein_parts)
+
+    @functools.cached_property
+    def _wasserstein_parts(self) -> tuple[float, float]:
+        """What more steps would reduce (and rounding), and what more probes would."""
         d = self.deflation
         nodes = np.concatenate([x for x, _ in d.rest])
         weights = np.concatenate([w for _, w in d.rest]) / len(d.rest)
@@ -402,7 +330,8 @@ class SpectralDensity:
             nodes[order], weights[order], d.rest_dimension, self.num_probes, BOUND_CONFIDENCE, complex_valued=self._complex
         )
         pinned = sum(atom.shift for atom in d.atoms if atom.value in d.pinned) / d.n
-        return float(d.rest_dimension / d.n * (quadrature_wasserstein(d) + sampling) + pinned + node_rounding(self.run, d.rules))
+        share = d.rest_dimension / d.n
+        return float(share * bounds.mean_wasserstein(d) + pinned + node_rounding(self.run, d.rules)), float(share * sampling)
 
     # -- views -----------------------------------------------------------------------------------------------------------
 
@@ -460,23 +389,6 @@ class SpectralDensity:
 
     def _repr_html_(self) -> str:
         return html_table(summary_rows(self))
-
-
-def quadrature_wasserstein(d: Deflation) -> float:
-    """Mean over the probes of the quadrature part of the Wasserstein bound, of what is not pinned."""
-    parts = []
-    for rule, (nodes, weights) in zip(d.rules, d.rest, strict=True):
-        low, high = rule.nodes[0] - rule.residuals[0], rule.nodes[-1] + rule.residuals[-1]
-        if len(nodes) and nodes[0] > rule.nodes[0]:
-            low = nodes[0]  # what lies below is pinned
-        if len(nodes) and nodes[-1] < rule.nodes[-1]:
-            high = nodes[-1]
-        parts.append(0.0 if rule.exact else bounds.wasserstein(nodes, weights, low, high))
-    return float(np.mean(parts))
-
-
-def _itself(x: np.ndarray) -> np.ndarray:
-    return x
 
 
 def _check_level(confidence: float) -> None:

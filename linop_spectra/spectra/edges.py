@@ -50,7 +50,8 @@ def bulk_edges(run: LanczosResult, deflation: Deflation, floor: float) -> Edges:
     Edges
         Ends and outliers.
     """
-    guess = _tail_edges(run, deflation)
+    # Where every node has converged the tail of the coefficients is made of isolated eigenvalues: it shows no bulk.
+    guess = None if all(sharp.all() for sharp in deflation.sharp) else _tail_edges(run, deflation)
     if guess is None:
         nodes = _unresolved(deflation)
         low, high, spacing = float(nodes.min()), float(nodes.max()), 0.0

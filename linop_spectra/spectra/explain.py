@@ -26,9 +26,15 @@ def _run(S: SpectralDensity) -> str:
         "time budget": ", and ended early because its time budget was spent",
     }[S.status]
     exact = "; the Krylov spaces are invariant, so there is no quadrature error" if all(r.exact for r in S.deflation.rules) else ""
+    storage = {
+        "full": "",
+        "compressed": f"; the Lanczos vectors were kept in {S.run.basis_dtype}",
+        "host": "; the Lanczos vectors were kept in the memory of the host",
+        "none": "; the Lanczos vectors were not kept, so that Ritz values may repeat and none is pinned",
+    }[S.run.reorthogonalize]
     return (
         f"The run took {_plural(S.num_steps, 'step')} from {_plural(S.num_probes, 'random probe')} on a matrix of order "
-        f"{S.dimension:,}, {_plural(S.num_matvecs, 'product')} in all{ended}{exact}."
+        f"{S.dimension:,}, {_plural(S.num_matvecs, 'product')} in all{ended}{storage}{exact}."
     )
 
 
@@ -37,7 +43,8 @@ def _ends(S: SpectralDensity) -> str:
     outliers = S.outliers()
     pinned = len(S.deflation.pinned)
     certain = "a second probe confirmed that they are simple" if S.deflation.verified else "no second probe has tested that they are simple"
-    pins = f", and {_plural(pinned, 'converged eigenvalue')} carry the exact weight 1/n ({certain})" if pinned else ""
+    carry = "carries" if pinned == 1 else "carry"
+    pins = f", and {_plural(pinned, 'converged eigenvalue')} {carry} the exact weight 1/n ({certain})" if pinned else ""
     return (
         f"The eigenvalues reach from {low:.6g} (residual {low_residual:.1e}) to {high:.6g} (residual {high_residual:.1e}), with "
         f"{_plural(len(outliers), 'outlier')} beyond a bulk of about {S.bulk_edges()[0]:.3g} to {S.bulk_edges()[1]:.3g}{pins}."
@@ -56,9 +63,10 @@ def _noise(S: SpectralDensity) -> str:
 def _trace(S: SpectralDensity) -> str:
     trace = S.trace()
     low, high = trace.confidence_interval(0.95)
-    source = "sampling" if trace.standard_error >= trace.quadrature_error else "quadrature"
+    names = {"probe": "sampling", "quadrature": "quadrature", "rounding": "rounding"}
+    source = names[max(trace.sources, key=lambda name: trace.sources[name])]
     if trace.standard_error == 0 and trace.quadrature_error == 0:
-        return f"The trace is {trace.value:.6g}, without sampling error."
+        return f"The trace is {trace.value:.6g}, up to rounding."
     return f"The trace is {trace.value:.6g}, in 95 % of cases within {low:.6g} to {high:.6g}; most of that width comes from {source}."
 
 

@@ -63,14 +63,18 @@ def sampling_error(d: Deflation, f: Function, *, complex_valued: bool) -> tuple[
 
 
 def quadrature_error(run: LanczosResult, d: Deflation, f: Function) -> float:
-    """Error of the mean of `f` that is not sampling: too few steps, rounding of the nodes, errors of pinned eigenvalues."""
+    """Error of the mean of `f` that more steps would change: truncation of the rules, and residuals of pinned eigenvalues."""
     steps = [
         0.0 if rule.exact else truncation_error(*run.jacobi(probe), lambda x: evaluate(f, x)) for probe, rule in enumerate(d.rules)
     ]
+    pinned = [atom for atom in d.atoms if atom.value in d.pinned]
+    values, shifts = np.array([atom.value for atom in pinned]), np.array([atom.shift for atom in pinned])
+    return float(np.mean(steps)) + float(np.sum(variation(f, values, shifts))) / d.n
+
+
+def rounding_error(run: LanczosResult, d: Deflation, f: Function) -> float:
+    """Error of the mean of `f` by the rounding of the nodes."""
     nodes, weights = d.pooled()
     rounding = np.full(len(nodes), node_rounding(run, d.rules))
     # To first order the errors of the nodes cancel down to one unit of rounding of the norm.
-    moved = float(weights @ variation(f, nodes, rounding, linear_share=0.25 / math.sqrt(run.num_steps)))
-    pinned = [atom for atom in d.atoms if atom.value in d.pinned]
-    values, shifts = np.array([atom.value for atom in pinned]), np.array([atom.shift for atom in pinned])
-    return float(np.mean(steps)) + moved + float(np.sum(variation(f, values, shifts))) / d.n
+    return float(weights @ variation(f, nodes, rounding, linear_share=0.25 / math.sqrt(run.num_steps)))

@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+import warnings
 from typing import Any, Literal
 
 import numpy as np
 
-from .._memory import format_bytes, parse_budget
+from .._memory import format_bytes
 from ..backends import Array, Backend
 from ..krylov.lanczos import check_count
-from ..krylov.storage import basis_bytes
+from ..krylov.storage import BasisPlan, plan_basis
 from ..operators import aslinearoperator
 from ..results import html_table
 from .bounds import sampling_interval
+from .budget import signal_to_noise
 from .slq import DEFAULT_STEPS, default_probes
 
 
@@ -38,16 +40,16 @@ class Plan:
     seconds : float
         Expected time of all products, from one timed product, and of the orthogonalisation; NaN where nothing was timed.
     bytes : int
-        Of the Lanczos basis.
+        Of the Lanczos vectors that the run would keep.
     memory_budget : int
-        Bytes allowed for it.
-    reorthogonalize : {"full", "none"}
-        What the budget allows.
+        Bytes allowed for them.
+    reorthogonalize : {"full", "compressed", "host", "none"}
+        What the budget allows, as in `linop_spectra.lanczos`.
     interval_width : float
         Full width of the 95 % interval of the share of eigenvalues below the median: sampling, and quadrature for a smooth bulk.
     relative_trace_error : float
-        Relative standard error of the trace from these probes if no eigenvalue is pinned, ``sqrt(2) |A|_F / (sqrt(p) |tr A|)``,
-        from the timed product; NaN where nothing was timed. Pinning makes it smaller.
+        Relative standard error of the trace from these probes if no eigenvalue is pinned, ``sqrt(2) |A|_F / (sqrt(p) |tr A|)``
+        (complex: without the first root), from the timed product; NaN where nothing was timed. Pinning makes it smaller.
     """
 
     dimension: int
@@ -63,8 +65,18 @@ class Plan:
     interval_width: float
     relative_trace_error: float
 
+    @property
+    def probe_snr(self) -> float:
+        """Signal-to-noise ratio of the trace from one probe, ``|tr A| / (sqrt(2) |A|_F)``; see `linop_spectra.spectra.probe_snr`."""
+        if self.relative_trace_error == 0:
+            return math.inf
+        return 1 / (self.relative_trace_error * math.sqrt(self.num_probes))
+
     def _rows(self) -> list[tuple[str, str]]:
-        fits = "fits" if self.reorthogonalize == "full" else "does not fit: no reorthogonalisation, nothing is pinned"
+        fits = {
+            "full": "fits", "compressed": "fits in a narrower type", "host": "fits in the memory of the host",
+            "none": "two vectors of each probe: the basis does not fit, nothing is pinned",
+        }[self.reorthogonalize]  # fmt: skip
         rows = [
             ("operator", f"order {self.dimension:,}, {self.dtype}"),
             ("run", f"{self.num_steps} steps from {self.num_probes} probes"),
@@ -74,7 +86,12 @@ class Plan:
         ]
         if math.isfinite(self.seconds):
             rows.insert(3, ("expected time", f"{self.seconds:.3g} s (first product {self.first_product_seconds:.3g} s)"))
-            rows.append(("trace before pinning", f"relative standard error about {self.relative_trace_error:.2g}"))
+            rows.append(
+                (
+                    "trace before pinning",
+                    f"relative standard error about {self.relative_trace_error:.2g} (one probe: signal to noise {self.probe_snr:.2g})",
+                )
+            )
         return rows
 
     def __str__(self) -> str:
@@ -124,7 +141,9 @@ def plan(
     steps = min(n, DEFAULT_STEPS if num_steps is None else check_count("num_steps", num_steps))
     probes = default_probes(n) if num_probes == "auto" else check_count("num_probes", num_probes)
     products = steps * probes + (1 if steps > 1 else 0) + (2 if operator.hermitian is None else 0)
-    needed, budget = basis_bytes(operator, steps, probes), parse_budget(memory_budget, total=backend.total_memory())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that nothing fits is said in the table
+        vectors: BasisPlan = plan_basis(operator, steps, probes, "auto", memory_budget)
     first = seconds = relative = math.nan
     if measure:
         probe = backend.probes(n, (0,), kind="sphere", seed=seed, domain="probe", dtype=operator.dtype)
@@ -136,18 +155,19 @@ def plan(
             times.append(time.perf_counter() - began)
         own = backend.empty((n,), operator.dtype)
         own[...] = product[:, 0]
-        alpha, norm = np.real(backend.fetch([backend.dot(probe[0], own), backend.norm(own)]))
+        alpha, norm = np.real(backend.fetch([backend.dot(probe[0, :], own), backend.norm(own)]))
         first = times[0]
         seconds = max(0.0, times[0] - times[1]) + times[1] * products
-        if needed <= budget:
+        if vectors.storage != "none":
             seconds += _orthogonalisation_seconds(backend, own, steps, probes)
-        relative = math.sqrt(2 / (n * probes)) * float(norm / abs(alpha)) if alpha != 0 else math.inf
+        ratio = signal_to_noise(float(alpha), float(norm), n, complex_valued=operator.dtype.kind == "c")
+        relative = 1 / (ratio * math.sqrt(probes)) if ratio > 0 else math.inf
     half = np.array(0.5)
     low, high = sampling_interval(half, half, n, probes, 0.95, complex_valued=operator.dtype.kind == "c")
     # A smooth bulk gives each of k nodes a weight of about 1/k, and the envelope leaves two of them open.
     width = min(1.0, float(high - low) + (2.0 / steps if steps < n else 0.0))
     return Plan(
-        n, str(operator.dtype), steps, probes, products, first, seconds, needed, budget, "full" if needed <= budget else "none",
+        n, str(operator.dtype), steps, probes, products, first, seconds, vectors.bytes, vectors.budget, vectors.storage,
         width, relative,
     )  # fmt: skip
 

@@ -81,6 +81,24 @@ def test_the_measure_is_right_for_multiple_eigenvalues():
     assert np.mean(weights) == pytest.approx(9 / n, abs=5 * np.sqrt(18 / 200) / n)
 
 
+@pytest.mark.parametrize("steps", [20, 40, 80])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_copies_that_rounding_makes_are_one_node_with_the_mass_of_all(dtype, steps):
+    """A multiple eigenvalue comes again once it has converged, and the copies share its mass as rounding has it."""
+    values = np.r_[np.zeros(120), np.random.default_rng(0).uniform(3, 5, 60), [9.0] * 20]
+    S = ls.spectral_density(ls.diagonal_operator(values.astype(dtype)), num_steps=steps, num_probes=3)
+    for probe, rule in enumerate(S.deflation.rules):
+        start = ls.to_numpy(S.run.vectors.bases[probe].row(0)).astype(float)
+        for place in (0.0, 9.0):
+            (near,) = np.flatnonzero(np.abs(rule.nodes - place) < 1e-3)
+            assert rule.weights[near] == pytest.approx(np.sum(start[values == place] ** 2), rel=1e3 * float(np.finfo(dtype).eps))
+            assert S.deflation.sharp[probe][near]
+        assert np.all(np.diff(rule.nodes) > 0) and rule.weights.sum() == pytest.approx(1, abs=1e-12)
+        np.testing.assert_allclose(np.linalg.norm(rule.vectors, axis=0), 1, atol=1e-12)
+    places = [atom.value for atom in S.deflation.atoms if not atom.simple]
+    assert min(np.abs(places)) < 1e-4 and np.abs(np.array(places) - 9).min() < 1e-4
+
+
 def test_outliers_report_multiplicity_and_residual():
     S = density(np.r_[BULK, [6.0] * 9, 9.0], 1, probes=6)
     six, nine = S.outliers()[-2:]

@@ -69,10 +69,15 @@ def test_radau_bracket_is_never_violated():
 def test_a_smoothed_curve_invents_the_negative_mass_that_the_bracket_excludes():
     """Three quarters zeros, the rest spread over four decades; a fixed Gaussian of variance 1e-5 is a published default."""
     eigenvalues = np.r_[np.zeros(750), 10.0 ** np.linspace(-4, 0, 250)]
+    # What the Gaussians put on the left of zero even if every eigenvalue were known.
+    invented = np.mean(stats.norm.cdf(-eigenvalues / np.sqrt(1e-5)))
+    assert invented == pytest.approx(0.42, abs=0.01)
     for seed in range(20):
         S = ls.spectral_density(ls.diagonal_operator(eigenvalues), num_steps=40, num_probes=1, seed=seed)
         grid = np.linspace(-0.1, 0, 4001)
-        assert np.trapezoid(S.density(grid, broadening=np.sqrt(1e-5)), grid) > 0.35
+        # Five standard deviations of the mass that one probe gives to the zeros, half of which goes to the left.
+        negative = np.trapezoid(S.density(grid, broadening=np.sqrt(1e-5)), grid)
+        assert negative == pytest.approx(invented, abs=2.5 * np.sqrt(0.375 / 1002) + 0.02)
         lower, upper = S.negative_mass()
         assert lower == 0
         assert upper <= S.resolution(-S.noise_floor) + 1e-12  # the whole bracket is what could sit at the threshold itself
