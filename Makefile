@@ -6,11 +6,12 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean distclean
+.PHONY: help demo test test-gpu lint clean distclean
 
 help:
 	@echo "make demo    train a small network on handwritten digits and show its curvature (demo-output/)"
 	@echo "make test    check style and types, then run every test"
+	@echo "make test-gpu  run the tests that need a CUDA device, with the packages of GPU_PYTHON (python3) as they are"
 	@echo "make lint    check style and types only"
 	@echo "make clean   remove what was built and written; make distclean removes the environment too"
 
@@ -19,6 +20,11 @@ demo: $(VENV)/.demo
 
 test: lint
 	$(BIN)/python -m pytest
+
+# On a machine with a GPU nothing is installed: the python at hand has CuPy or torch, NumPy, SciPy, tqdm and pytest. Options of
+# pyproject.toml that belong to plugins which may be missing there are no errors.
+test-gpu:
+	$(or $(GPU_PYTHON),python3) -m pytest -m gpu -o addopts="-ra --strict-markers" -W "ignore::pytest.PytestConfigWarning"
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from linop_spectra.backends import get_backend
 from linop_spectra.backends.cupy_backend import CupyBackend
 from linop_spectra.backends.numpy_backend import NumpyBackend
 
@@ -52,7 +53,34 @@ def device_of_numpy():
     return CupyBackend(module=np)
 
 
-BACKENDS = {"numpy": NumpyBackend, "cupy on numpy": device_of_numpy}
+def torch_on_the_cpu():
+    pytest.importorskip("torch")
+    return get_backend("torch:cpu")
+
+
+def torch_as_on_a_device():
+    """The torch backend on the CPU with scalars that stay tensors, as on a CUDA device."""
+    pytest.importorskip("torch")
+    from linop_spectra.backends.torch_backend import TorchBackend
+
+    return TorchBackend("cpu", eager_scalars=False)
+
+
+def strict_device():
+    """Arrays that numbers cannot get out of unseen."""
+    pytest.importorskip("array_api_strict")
+    from strict_backend import StrictBackend
+
+    return StrictBackend()
+
+
+BACKENDS = {
+    "numpy": NumpyBackend,
+    "cupy on numpy": device_of_numpy,
+    "torch": torch_on_the_cpu,
+    "torch as on a device": torch_as_on_a_device,
+    "strict": strict_device,
+}
 
 
 def least_hits(trials, level, chance=CHANCE):

@@ -62,7 +62,9 @@ def _torch_backend(device: Any) -> Backend:
     try:
         from .torch_backend import TorchBackend
     except ImportError as error:
-        raise RuntimeError("The backend 'torch' was asked for, but torch is not installed; install torch, or use backend='numpy'.") from error
+        raise RuntimeError(
+            "The backend 'torch' was asked for, but torch is not installed; install torch, or use backend='numpy'."
+        ) from error
     backend = TorchBackend(device)
     return _INSTANCES.setdefault(backend.name, backend)
 

@@ -62,7 +62,8 @@ class CupyBackend:
         """`x` on the device; torch and JAX arrays that are there already are not copied."""
         if not self.owns(x) and hasattr(x, "__dlpack_device__") and not isinstance(x, np.ndarray):
             if hasattr(x, "detach"):
-                x = _without_bfloat16(x.detach().resolve_conj().resolve_neg())
+                x = x.detach().resolve_conj().resolve_neg()
+            x = _without_bfloat16(x)
             x = self.from_dlpack(x) if _on_cuda(x) else _on_host(x)
         return self._xp.asarray(x, dtype=dtype)
 
@@ -231,8 +232,11 @@ def _folded(x: Any) -> Iterator[Any]:
         yield x[rows * length :].reshape(1, -1)
 
 
-def _without_bfloat16(tensor: Any) -> Any:
-    return tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor
+def _without_bfloat16(x: Any) -> Any:
+    """A torch or JAX array in a type that CuPy has."""
+    if not str(getattr(x, "dtype", "")).endswith("bfloat16"):
+        return x
+    return x.float() if hasattr(x, "detach") else x.astype(np.float32)
 
 
 def _on_host(x: Any) -> np.ndarray:

@@ -45,6 +45,9 @@ class PlainKernels:
     def __init__(self, module: Any) -> None:
         self._xp = module
 
+    def _moduli(self, x: Any) -> Any:
+        return self._xp.abs(x.astype(np.complex128 if x.dtype.kind == "c" else np.float64))
+
     def products(self, x: Any, y: Any) -> Any:
         """Sums of ``conj(x) y`` along rows."""
         wide = np.complex128 if x.dtype.kind == "c" else np.float64
@@ -52,12 +55,12 @@ class PlainKernels:
 
     def squares(self, x: Any, scale: Any) -> Any:
         """Sums of ``|x / scale| ** 2`` along rows."""
-        scaled = self._xp.abs(x).astype(np.float64) / scale
+        scaled = self._moduli(x) / scale
         return self._xp.sum(scaled * scaled, axis=1)
 
     def largest(self, x: Any) -> Any:
         """Largest modulus of each row."""
-        moduli = self._xp.abs(x).astype(np.float64)
+        moduli = self._moduli(x)
         return self._xp.max(self._xp.where(moduli >= 0, moduli, 0.0), axis=1, initial=0.0)
 
     def axpy(self, a: Any, x: Any, y: Any) -> None:

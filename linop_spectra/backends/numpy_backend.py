@@ -14,6 +14,7 @@ from .probes import ProbeKind, random_vector
 _ALIGNMENT = 64
 BLAS_LIMIT = 2**31 - 1
 """Longest vector that a BLAS with 32-bit integers takes; longer ones go piece by piece."""
+_PIECE = 1 << 16  # numbers conjugated at a time
 _TORCH_FLOATS = ("torch.float16", "torch.float32", "torch.float64")
 
 
@@ -140,21 +141,23 @@ class NumpyBackend:
     def dot(self, x: np.ndarray, y: np.ndarray) -> Any:
         """Inner product, summed in double precision."""
         if len(x) > BLAS_LIMIT:
-            return sum(self.dot(x[piece], y[piece]) for piece in _pieces(len(x)))
+            return sum(self.dot(x[piece], y[piece]) for piece in _pieces(len(x), BLAS_LIMIT))
         if x.dtype.char in "dD" and _direct(x, y):
             return blas.zdotc(x, y) if x.dtype.char == "D" else blas.ddot(x, y)
         # einsum widens in small buffers: as fast as a single-precision BLAS call, without a copy of the vectors.
         if np.iscomplexobj(x):
-            return np.einsum("i,i->", np.conj(x), y, dtype=np.complex128)
+            return sum((np.einsum("i,i->", np.conj(x[p]), y[p], dtype=np.complex128) for p in _pieces(len(x), _PIECE)), np.complex128(0))
         return np.einsum("i,i->", x, y, dtype=np.float64)
 
     def norm(self, x: np.ndarray) -> float:
         """Euclidean norm in double precision."""
         square = float(np.real(self.dot(x, x)))
-        if 1e-280 < square < 1e280 or not np.all(np.isfinite(x)):
+        if 1e-280 < square < 1e280:
             return float(np.sqrt(square))
-        # The square under- or overflows where the norm does not: scale first.
+        # The square under- or overflows where the norm does not: scale first. NaN and infinities stay what they are.
         largest = float(np.max(np.abs(x), initial=0.0))
+        if not np.isfinite(largest):
+            return largest
         if largest == 0.0:
             return 0.0
         scaled = x.astype(np.complex128 if np.iscomplexobj(x) else np.float64) / largest
@@ -163,7 +166,7 @@ class NumpyBackend:
     def axpy(self, a: Any, x: np.ndarray, y: np.ndarray) -> None:
         """``y += a x`` in place, by BLAS."""
         if len(x) > BLAS_LIMIT:
-            for piece in _pieces(len(x)):
+            for piece in _pieces(len(x), BLAS_LIMIT):
                 self.axpy(a, x[piece], y[piece])
         elif _direct(x, y):
             out = blas.get_blas_funcs("axpy", (x, y))(x, y, a=a)
@@ -203,8 +206,8 @@ class NumpyBackend:
         return total_memory()
 
 
-def _pieces(n: int) -> Iterator[slice]:
-    return (slice(start, min(start + BLAS_LIMIT, n)) for start in range(0, n, BLAS_LIMIT))
+def _pieces(n: int, length: int) -> Iterator[slice]:
+    return (slice(start, min(start + length, n)) for start in range(0, n, length))
 
 
 def _direct(x: np.ndarray, y: np.ndarray) -> bool:

@@ -208,7 +208,7 @@ class TorchBackend:
                     return np.float64(np.sqrt(square))
             largest = torch.linalg.vector_norm(x, ord=float("inf"))
             usable = (largest > 0) & (largest < float("inf"))  # zeros, infinities and NaN stay what they are
-            scale = torch.where(usable, largest, 1.0)
+            scale = torch.where(usable, largest, torch.ones_like(largest))  # a number in its place would be copied, and waited for
             parts = [torch.linalg.vector_norm(x[piece] / scale) for piece in _pieces(x.shape[0])]
             return self._scalar(scale * torch.linalg.vector_norm(torch.stack(parts)))
         # In double precision the squares of smaller types are safe.
@@ -242,7 +242,7 @@ class TorchBackend:
         if not isinstance(value, torch.Tensor):
             return 1.0 / float(value) if value > threshold else 0.0
         usable = value > threshold
-        return torch.where(usable, 1.0 / torch.where(usable, value, 1.0), 0.0)
+        return torch.where(usable, 1.0 / torch.where(usable, value, torch.ones_like(value)), torch.zeros_like(value))
 
     def probes(self, n: int, indices: Sequence[int], *, kind: ProbeKind, seed: int, domain: str, dtype: Any) -> torch.Tensor:
         """Random vectors made on the host, then copied: the same numbers as everywhere."""

@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from ..krylov import LanczosInterrupted
 from ..results import Estimate
-from ..spectra import spectral_density
+from ..spectra import SpectralDensity, spectral_density
+
+Function = Callable[[np.ndarray], np.ndarray]
 
 
-def trace_function(A: Any, f: Callable[[np.ndarray], np.ndarray], **options: Any) -> Estimate:
+def trace_function(A: Any, f: Function, *, tol: float | None = None, **options: Any) -> Estimate:
     """Trace of ``f(A)`` for a Hermitian operator.
 
     Parameters
@@ -19,14 +22,25 @@ def trace_function(A: Any, f: Callable[[np.ndarray], np.ndarray], **options: Any
     A : LinearOperator or what `aslinearoperator` takes
         Hermitian operator.
     f : callable
-        Function of an array of eigenvalues.
+        Real function of an array of eigenvalues.
+    tol : float, optional
+        Take steps, and then probes, until half the 95 % interval of this trace is within `tol` times its modulus, or the largest numbers
+        are reached; then ``converged`` is False.
     **options
-        Of `linop_spectra.spectral_density`: ``num_steps``, ``num_probes``, ``seed``, ``time_budget``, ...
+        Of `linop_spectra.spectral_density`: ``num_steps``, ``num_probes`` (with `tol` the largest numbers), ``seed``,
+        ``time_budget``, ...
 
     Returns
     -------
     Estimate
-        With statistical and quadrature error; see `SpectralDensity.expectation`.
+        With statistical, quadrature and rounding error; see `SpectralDensity.expectation`.
+
+    Raises
+    ------
+    ValueError
+        When `f` is not finite at a Ritz value, or the operator is not Hermitian.
+    TypeError
+        When `f` is complex.
 
     Examples
     --------
@@ -35,10 +49,10 @@ def trace_function(A: Any, f: Callable[[np.ndarray], np.ndarray], **options: Any
     >>> bool(np.isclose(ls.trace_function(A, np.log).value, np.log(np.linspace(1.0, 2.0, 40)).sum()))
     True
     """
-    return spectral_density(A, **options).trace(f)
+    return density_for(A, f, tol, options).trace(f)
 
 
-def logdet(A: Any, *, shift: float = 0.0, **options: Any) -> Estimate:
+def logdet(A: Any, *, shift: float = 0.0, tol: float | None = None, **options: Any) -> Estimate:
     """Logarithm of the determinant of ``A + shift I``, which must be positive definite.
 
     Parameters
@@ -47,13 +61,15 @@ def logdet(A: Any, *, shift: float = 0.0, **options: Any) -> Estimate:
         Hermitian operator.
     shift : float
         Added to every eigenvalue.
+    tol : float, optional
+        As for `trace_function`: relative half-width of the 95 % interval of the logarithm.
     **options
         Of `linop_spectra.spectral_density`.
 
     Returns
     -------
     Estimate
-        Natural logarithm, with statistical and quadrature error.
+        Natural logarithm, with statistical, quadrature and rounding error.
 
     Raises
     ------
@@ -66,7 +82,9 @@ def logdet(A: Any, *, shift: float = 0.0, **options: Any) -> Estimate:
     >>> ls.logdet(ls.identity(10), shift=1.0).value
     6.93...
     """
-    S = spectral_density(A, **options)
+    tiny = np.finfo(np.float64).tiny
+    # Before it is known that all is positive, the logarithm has to be finite everywhere.
+    S = density_for(A, lambda x: np.log(np.maximum(x + shift, tiny)), tol, options)
     lowest = float(S.nodes[0]) + shift
     if not lowest > 0:
         raise ValueError(
@@ -74,3 +92,16 @@ def logdet(A: Any, *, shift: float = 0.0, **options: Any) -> Estimate:
             f"raise the argument shift, which is {shift!r}."
         )
     return S.trace(lambda x: np.log(x + shift))
+
+
+def density_for(A: Any, f: Function, tol: float | None, options: dict[str, Any]) -> SpectralDensity:
+    """A spectral density that meets `tol` for the trace of `f`, where there is one."""
+    if tol is None:
+        return spectral_density(A, **options)
+    try:
+        return spectral_density(A, tol=tol, target=f, **options)
+    except LanczosInterrupted as error:
+        # The function, not the operator, has failed while the tolerance was looked at.
+        if isinstance(error.__cause__, (ValueError, TypeError)) and str(error.__cause__).startswith("The function is"):
+            raise error.__cause__ from None
+        raise

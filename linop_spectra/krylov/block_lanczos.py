@@ -10,7 +10,7 @@ import numpy as np
 
 from .._memory import format_bytes, parse_budget
 from .._progress import Progress, ProgressBar
-from ..backends import Array, backend_of
+from ..backends import Array, backend_of, resolve_backend
 from ..operators import aslinearoperator, require_hermitian
 from ..results import PathLike, html_table, register, save_result
 from .errors import LanczosInterrupted, NonFiniteProductError
@@ -92,7 +92,8 @@ class BlockLanczosResult:
     def ritz_vectors(self) -> Array:
         """Ritz vectors as columns, shape (n, m), in the order of `ritz_values`."""
         _, vectors = self._ritz()
-        return backend_of(self.basis).combine(vectors.T, self.basis).T
+        backend = resolve_backend(self.basis, "torch") if hasattr(self.basis, "detach") else backend_of(self.basis)
+        return backend.combine(vectors.T, self.basis).T
 
     def save(self, path: PathLike) -> None:
         """Write the result to `path` (``.npz``); `linop_spectra.load` reads it back."""

@@ -204,7 +204,7 @@ def _carry_on(
             checkpoint.write(partial(status))
 
     status: Status = "complete"
-    longest = 0.0
+    longest, asking = 0.0, False
     with ProgressBar(options.progress, num_steps, options.description, done=state.steps_done) as bar:
         try:
             first_step = state.steps_done
@@ -220,8 +220,11 @@ def _carry_on(
                 state.step()
                 longest = max(longest, time.perf_counter() - step_began)
                 bar.advance()
-                if options.stop is not None and state.steps_done < num_steps and options.stop(state):
-                    break
+                if options.stop is not None and state.steps_done < num_steps:
+                    asking = True
+                    if options.stop(state):
+                        break
+                    asking = False
                 if state.steps_done < num_steps:
                     keep("interrupted", force=False)
             state.fetch()
@@ -237,6 +240,8 @@ def _carry_on(
                 f"{error}; the {step} steps before it are kept in .partial.", partial("interrupted"), step
             ) from error
         except Exception as error:
+            if asking:  # not the product failed, but the question whether to stop
+                raise
             with contextlib.suppress(ProductError):
                 state.fetch()
             step = len(state.alphas)

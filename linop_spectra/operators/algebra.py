@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -38,17 +39,19 @@ class SumOperator(LinearOperator):
             backend=same_backend(terms),
         )
 
-    def _matmat(self, x: Array) -> Array:
-        total = self.terms[0].matmat(x) + self.terms[1].matmat(x)
-        for term in self.terms[2:]:
-            total = total + term.matmat(x)
+    def _total(self, products: Iterator[Array], rows: int, k: int) -> Array:
+        # In an array of our own: a term that occurs twice may return one buffer twice.
+        total = self.backend.empty((k, rows), self.dtype).T
+        total[...] = next(products)
+        for product in products:
+            total += product
         return total
 
+    def _matmat(self, x: Array) -> Array:
+        return self._total((term.matmat(x) for term in self.terms), self.shape[0], x.shape[1])
+
     def _rmatmat(self, x: Array) -> Array:
-        total = self.terms[0].rmatmat(x) + self.terms[1].rmatmat(x)
-        for term in self.terms[2:]:
-            total = total + term.rmatmat(x)
-        return total
+        return self._total((term.rmatmat(x) for term in self.terms), self.shape[1], x.shape[1])
 
     def _children(self) -> tuple[LinearOperator, ...]:
         return self.terms
@@ -59,6 +62,7 @@ class ProductOperator(LinearOperator):
 
     def __init__(self, factors: tuple[LinearOperator, ...]) -> None:
         self.factors = factors
+        self._leaves = [_leaves(factor) for factor in factors]
         mirrored, middle = _mirrored(factors)
         super().__init__(
             (factors[0].shape[0], factors[-1].shape[1]),
@@ -69,17 +73,30 @@ class ProductOperator(LinearOperator):
         )
 
     def _matmat(self, x: Array) -> Array:
-        for factor in reversed(self.factors):
-            x = factor.matmat(x)
+        factors = self.factors
+        for position in range(len(factors) - 1, -1, -1):
+            x = factors[position].matmat(self._apart(x, position, position + 1))
         return x
 
     def _rmatmat(self, x: Array) -> Array:
-        for factor in self.factors:
-            x = factor.rmatmat(x)
+        for position, factor in enumerate(self.factors):
+            x = factor.rmatmat(self._apart(x, position, position - 1))
+        return x
+
+    def _apart(self, x: Array, position: int, before: int) -> Array:
+        """What one factor made, for the next; copied where both share an operator, which may make it in a buffer of its own."""
+        if 0 <= before < len(self.factors) and not self._leaves[position].isdisjoint(self._leaves[before]):
+            return x + 0
         return x
 
     def _children(self) -> tuple[LinearOperator, ...]:
         return self.factors
+
+
+def _leaves(operator: LinearOperator) -> frozenset[int]:
+    """The operators that an operator is made of in the end."""
+    children = operator._children()
+    return frozenset().union(*map(_leaves, children)) if children else frozenset((id(operator),))
 
 
 def _mirrored(factors: tuple[LinearOperator, ...]) -> tuple[bool, LinearOperator | None]:
@@ -110,10 +127,10 @@ class ScaledOperator(LinearOperator):
         )
 
     def _matmat(self, x: Array) -> Array:
-        return self.factor * self.inner.matmat(x)
+        return self.factor * self.backend.asarray(self.inner.matmat(x), dtype=self.dtype)
 
     def _rmatmat(self, x: Array) -> Array:
-        return np.conj(self.factor).item() * self.inner.rmatmat(x)
+        return np.conj(self.factor).item() * self.backend.asarray(self.inner.rmatmat(x), dtype=self.dtype)
 
     def _details(self) -> str:
         return f"times {self.factor:g}"
@@ -127,7 +144,13 @@ class AdjointOperator(LinearOperator):
 
     def __init__(self, inner: LinearOperator) -> None:
         self.inner = inner
-        super().__init__(inner.shape[::-1], inner.dtype, hermitian=inner.hermitian, backend=inner.backend)
+        super().__init__(
+            inner.shape[::-1],
+            inner.dtype,
+            hermitian=inner.hermitian,
+            positive_semidefinite=inner.positive_semidefinite,
+            backend=inner.backend,
+        )
 
     def _matmat(self, x: Array) -> Array:
         return self.inner.rmatmat(x)
@@ -144,13 +167,19 @@ class TransposedOperator(LinearOperator):
 
     def __init__(self, inner: LinearOperator) -> None:
         self.inner = inner
-        super().__init__(inner.shape[::-1], inner.dtype, hermitian=inner.hermitian, backend=inner.backend)
+        super().__init__(
+            inner.shape[::-1],
+            inner.dtype,
+            hermitian=inner.hermitian,
+            positive_semidefinite=inner.positive_semidefinite,
+            backend=inner.backend,
+        )
 
     def _matmat(self, x: Array) -> Array:
-        return self.inner.rmatmat(x.conj()).conj()
+        return self.backend.conj(self.inner.rmatmat(self.backend.conj(x)))
 
     def _rmatmat(self, x: Array) -> Array:
-        return self.inner.matmat(x.conj()).conj()
+        return self.backend.conj(self.inner.matmat(self.backend.conj(x)))
 
     def _children(self) -> tuple[LinearOperator, ...]:
         return (self.inner,)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import abc
-import math
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from .._memory import format_bytes, parse_budget
 from ..backends import Array, Backend, get_backend
+from .dtypes import check_dtype
 
 if TYPE_CHECKING:
     import scipy.sparse.linalg
+
+_OURS = __package__.partition(".")[0] + "."
 
 
 @runtime_checkable
@@ -32,9 +34,13 @@ class SupportsMatmat(Protocol):
 class LinearOperator(abc.ABC):
     """A matrix of shape (m, n) that exists as a product with blocks of vectors.
 
-    A subclass implements ``_matmat(x)``: `x` is a Fortran-ordered (n, k) array of the operator's backend and dtype, to be
-    left unchanged; any (m, k) array may come back. Rectangular or non-Hermitian operators may add ``_rmatmat(x)``, the
-    product with the conjugate transpose.
+    A subclass implements ``_matmat(x)``: `x` is a Fortran-ordered (n, k) array of the operator's backend and dtype; any
+    (m, k) array may come back. Rectangular or non-Hermitian operators may add ``_rmatmat(x)``, the product with the
+    conjugate transpose.
+
+    `x` must be left unchanged. It is often the Krylov basis itself: as a NumPy array it is read-only, so that a product that
+    writes to it raises; on other backends, which have no read-only arrays, it is a copy. A compiled function that insists on
+    a writable array needs a copy, ``np.array(x)``.
 
     Parameters
     ----------
@@ -45,7 +51,7 @@ class LinearOperator(abc.ABC):
     hermitian : bool or None
         True, False, or None for not known; an unknown one is tested at random before an algorithm relies on it.
     positive_semidefinite : bool or None
-        Likewise, whether all eigenvalues are at least zero.
+        Likewise, whether it is Hermitian and all its eigenvalues are at least zero.
     backend : str, Backend or None
         Arrays that ``_matmat`` works on; NumPy by default.
 
@@ -73,15 +79,23 @@ class LinearOperator(abc.ABC):
         backend: str | Backend | None = None,
     ) -> None:
         self.shape = _check_shape(shape)
-        self.dtype = _check_dtype(dtype)
+        self.dtype = check_dtype(dtype)
         square = self.shape[0] == self.shape[1]
-        if hermitian and not square:
-            raise ValueError(f"An operator of shape {self.shape} is not square and so cannot be Hermitian; drop hermitian=True.")
+        if (hermitian or positive_semidefinite) and not square:
+            raise ValueError(
+                f"An operator of shape {self.shape} is not square and so cannot be Hermitian; drop hermitian=True and "
+                "positive_semidefinite=True."
+            )
+        if positive_semidefinite:
+            if hermitian is False:
+                raise ValueError("A positive semidefinite operator is Hermitian; drop hermitian=False or positive_semidefinite=True.")
+            hermitian = True
         self.hermitian: bool | None = hermitian if square else False
         self.positive_semidefinite: bool | None = positive_semidefinite if square else False
         self.backend: Backend = get_backend(backend)
         self.num_matvecs = 0
         """Products with single vectors so far, adjoint products included."""
+        self._rounding_seen = 0.0
 
     @abc.abstractmethod
     def _matmat(self, x: Array) -> Array: ...
@@ -130,34 +144,53 @@ class LinearOperator(abc.ABC):
 
     def _as_column(self, x: Any, length: int) -> Array:
         x = self.backend.asarray(x)
-        if x.shape != (length,):
+        if tuple(x.shape) != (length,):
             raise ValueError(f"{self._describe()} needs a vector of length {length}, but got an array of shape {tuple(x.shape)}.")
-        return x.reshape(length, 1)
+        return x[:, None]
 
     def _product(self, x: Any, apply: Any, shape: tuple[int, int]) -> Array:
-        x = self.backend.asarray(x)
+        backend = self.backend
+        x = backend.asarray(x)
         if len(x.shape) != 2 or x.shape[0] != shape[1]:
             raise ValueError(
                 f"{self._describe()} needs a block of vectors of shape ({shape[1]}, k), but got an array of shape {tuple(x.shape)}."
             )
-        kind = x.dtype.kind
-        if kind not in "biufc":
-            raise TypeError(f"{self._describe()} multiplies numbers, but got an array of dtype {x.dtype}.")
-        if kind == "c" and self.dtype.kind != "c":
-            return self._product(x.real, apply, shape) + 1j * self._product(x.imag, apply, shape)
+        found = backend.dtype_of(x)
+        if found.kind not in "biufc":
+            raise TypeError(f"{self._describe()} multiplies numbers, but got an array of dtype {found}.")
+        if found.kind == "c" and self.dtype.kind != "c":
+            wide = np.result_type(self.dtype, np.complex64)
+            real, imaginary = (self._product(part, apply, shape) + 0 for part in (backend.real(x), backend.imag(x)))
+            return backend.asarray(real, dtype=wide) + 1j * backend.asarray(imaginary, dtype=wide)
         # Vectors are rows in storage: hand out a transposed view of C-ordered rows.
-        columns = self.backend.asarray(x.T, dtype=self.dtype)
-        if not columns.flags.c_contiguous:
-            columns = columns.copy(order="C")
+        columns = backend.contiguous(x.T, self.dtype).T
+        # Our own operators are known to leave their argument alone; others are not handed what they could spoil.
+        if x.shape[1] == 0:
+            return backend.empty((0, shape[0]), self.dtype).T
+        result = apply(columns if type(self).__module__.startswith(_OURS) else backend.guard(columns))
         k = x.shape[1]
-        result = apply(columns.T)
         self.num_matvecs += k
-        if tuple(getattr(result, "shape", ())) != (shape[0], k):
+        if not backend.owns(result):
+            result = backend.asarray(result)
+        if tuple(result.shape) != (shape[0], k):
             raise ValueError(
                 f"The product of {self._describe()} with a block of shape {(shape[1], k)} should have shape {(shape[0], k)}, "
-                f"but has shape {tuple(getattr(result, 'shape', ()))}."
+                f"but has shape {tuple(result.shape)}."
             )
-        return result
+        return self._own_dtype(result)
+
+    def _own_dtype(self, result: Array) -> Array:
+        """A product in the operator's dtype; remembers when it was computed in a narrower one."""
+        found = self.backend.dtype_of(result)
+        if found == self.dtype:
+            return result
+        if found.kind not in "biufc":
+            raise TypeError(f"The product of {self._describe()} has dtype {found}, which holds no numbers.")
+        if found.kind == "c" and self.dtype.kind != "c":
+            raise TypeError(f"{self._describe()} of dtype {self.dtype} returned complex numbers; pass dtype=complex.")
+        if found.kind in "fc":
+            self._rounding_seen = max(self._rounding_seen, float(np.finfo(found).eps))
+        return self.backend.asarray(result, dtype=self.dtype)
 
     # -- algebra -------------------------------------------------------------------------------------------------------
 
@@ -255,7 +288,8 @@ class LinearOperator(abc.ABC):
     @property
     def unit_rounding(self) -> float:
         """Relative rounding of products: that of `dtype`, or of a narrower type in which something inside computes."""
-        return max([float(np.finfo(self.dtype).eps), *(child.unit_rounding for child in self._children())])
+        own = max(float(np.finfo(self.dtype).eps), self._rounding_seen)
+        return max([own, *(child.unit_rounding for child in self._children())])
 
     def derivative_error(self, seed: int = 0) -> float | None:
         """Relative distance of a product from finite differences of a gradient; None where there is no such gradient."""
@@ -297,20 +331,5 @@ def _check_shape(shape: Any) -> tuple[int, int]:
     except (TypeError, ValueError) as error:
         raise ValueError(f"The argument shape must be a pair of lengths, but is {shape!r}.") from error
     if m < 1 or n < 1:
-        raise ValueError(f"The argument shape is {shape!r}, but an operator needs at least one row and one column.")
+        raise ValueError(f"A matrix of shape {(m, n)} is empty and has no spectrum; an operator needs at least one row and one column.")
     return m, n
-
-
-def _check_dtype(dtype: Any) -> np.dtype:
-    resolved = np.dtype(dtype)
-    if resolved.kind not in "fc" or not math.isfinite(resolved.itemsize):
-        raise TypeError(
-            f"The argument dtype is {resolved}, but vectors need a real or complex floating type; "
-            "for an integer matrix pass dtype=float."
-        )
-    return resolved
-
-
-def as_floating(x: Array) -> Array:
-    """Integers and booleans as double precision; other arrays as they are."""
-    return x if x.dtype.kind in "fc" else x.astype(np.float64)

@@ -31,8 +31,8 @@ class BlockDiagonalOperator(LinearOperator):
         out, first, start = rows.T, 0, 0
         for block in self.blocks:
             height, width = block.shape[::-1] if adjoint else block.shape
-            part = x[start : start + width]
-            out[first : first + height] = block.rmatmat(part) if adjoint else block.matmat(part)
+            part = x[start : start + width, :]
+            out[first : first + height, :] = block.rmatmat(part) if adjoint else block.matmat(part)
             first, start = first + height, start + width
         return out
 

@@ -109,8 +109,9 @@ def check_operator(A: Any, *, seed: int = 0, finite_differences: bool = True) ->
     operator = aslinearoperator(A)
     backend, (m, n) = operator.backend, operator.shape
     # Normal entries, so that an operator that is not linear is seen at the scale of real vectors.
-    u, v = backend.probes(n, (0, 1), kind="normal", seed=seed, domain="check", dtype=operator.dtype)
-    left = backend.probes(m, (2,), kind="normal", seed=seed, domain="check", dtype=operator.dtype)[0]
+    pair = backend.probes(n, (0, 1), kind="normal", seed=seed, domain="check", dtype=operator.dtype)
+    u, v = pair[0, :], pair[1, :]
+    left = backend.probes(m, (2,), kind="normal", seed=seed, domain="check", dtype=operator.dtype)[0, :]
 
     def size(x: Any) -> float:
         return float(backend.to_numpy(backend.norm(x)))
@@ -169,7 +170,7 @@ def require_hermitian(operator: LinearOperator, purpose: str, *, seed: int = 0) 
         )
     backend, n = operator.backend, operator.shape[0]
     rows = backend.probes(n, (0, 1), kind="normal", seed=seed, domain="symmetry test", dtype=operator.dtype)
-    (u, v), products = rows, operator.matmat(rows.T)
+    u, v, products = rows[0, :], rows[1, :], operator.matmat(rows.T)
     au, av = (backend.asarray(products[:, i], dtype=operator.dtype) + 0 for i in range(2))
     numbers = backend.fetch([backend.dot(u, av), backend.dot(au, v), backend.norm(au), backend.norm(av)])
     difference = abs(numbers[0] - numbers[1])

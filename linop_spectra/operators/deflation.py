@@ -26,7 +26,8 @@ def deflate(A: Any, eigenvalues: Any, eigenvectors: Any) -> LinearOperator:
     Returns
     -------
     LinearOperator
-        Shape (n, n), Hermitian where A is.
+        Shape (n, n), Hermitian where A is. Whether it is positive semidefinite is not known where A is and an eigenvalue is
+        positive: the pairs may be approximate.
 
     Raises
     ------
@@ -49,11 +50,12 @@ def deflate(A: Any, eigenvalues: Any, eigenvectors: Any) -> LinearOperator:
             f"The argument eigenvectors must have shape ({operator.shape[0]}, k) for a square operator, but it has shape "
             f"{tuple(vectors.shape)} and the operator {operator.shape}."
         )
-    gram = backend.to_numpy(vectors.conj().T @ vectors)
+    gram = backend.to_numpy(backend.conj(vectors).T @ vectors)
     distance = float(np.max(np.abs(gram - np.eye(len(gram))), initial=0.0))
     if distance > np.sqrt(np.finfo(operator.dtype).eps):
         raise ValueError(
             f"The columns of the argument eigenvectors are not orthonormal (their Gram matrix is off by {distance:.1e}); "
             "pass eigenvectors of a Hermitian operator, normalised."
         )
-    return operator - low_rank(vectors, eigenvalues, backend=backend)
+    # Added with the opposite sign: taking away negative eigenvalues leaves a positive semidefinite operator one.
+    return operator + low_rank(vectors, -backend.asarray(eigenvalues), backend=backend)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..backends import Array, Backend, backend_of, get_backend
-from .base import LinearOperator, as_floating
+from ..backends import Array, Backend, resolve_backend
+from .base import LinearOperator
+from .dtypes import as_floating
 
 
 class DiagonalOperator(LinearOperator):
@@ -13,12 +14,13 @@ class DiagonalOperator(LinearOperator):
 
     def __init__(self, diagonal: Array, backend: Backend) -> None:
         self.diagonal = diagonal
-        real = diagonal.dtype.kind != "c"
+        dtype = backend.dtype_of(diagonal)
+        real = dtype.kind != "c" or not backend.any(backend.imag(diagonal) != 0)
         super().__init__(
             (diagonal.shape[0],) * 2,
-            diagonal.dtype,
-            hermitian=True if real else bool((diagonal.imag == 0).all()),
-            positive_semidefinite=bool((diagonal >= 0).all()) if real else None,
+            dtype,
+            hermitian=real,
+            positive_semidefinite=real and not backend.any(~(backend.real(diagonal) >= 0)),
             backend=backend,
         )
 
@@ -26,7 +28,7 @@ class DiagonalOperator(LinearOperator):
         return self.diagonal[:, None] * x
 
     def _rmatmat(self, x: Array) -> Array:
-        return self.diagonal.conj()[:, None] * x
+        return self.backend.conj(self.diagonal)[:, None] * x
 
 
 def diagonal_operator(diagonal: Any, *, backend: str | Backend | None = None) -> LinearOperator:
@@ -50,8 +52,8 @@ def diagonal_operator(diagonal: Any, *, backend: str | Backend | None = None) ->
     >>> ls.diagonal_operator([1.0, 10.0]) @ [2.0, 3.0]
     array([ 2., 30.])
     """
-    resolved = get_backend(backend) if backend is not None else backend_of(diagonal)
+    resolved = resolve_backend(diagonal, backend)
     values = resolved.asarray(diagonal)
     if len(values.shape) != 1:
         raise ValueError(f"The argument diagonal must have shape (n,), but has shape {tuple(values.shape)}.")
-    return DiagonalOperator(as_floating(values), resolved)
+    return DiagonalOperator(as_floating(values, resolved), resolved)

@@ -7,89 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..backends import Array, Backend, backend_of, get_backend
+from ..backends import Array, Backend, get_backend, resolve_backend
 from .base import LinearOperator
+from .dtypes import as_numpy_dtype, narrow_rounding, working_dtype
+from .foreign import CallableOperator, DeclaredOperator, ForeignOperator, default_dtype, takes_tensors
+from .matrix import MatrixOperator, dense_symmetry
+from .sparse import is_sparse, is_sparse_tensor, sparse_operator, sparse_tensor_operator
 
 if TYPE_CHECKING:
     import scipy.sparse.linalg
-
-
-class MatrixOperator(LinearOperator):
-    """An explicit matrix, dense or sparse, whose ``@`` multiplies blocks."""
-
-    def __init__(self, matrix: Any, dtype: Any, hermitian: bool | None, backend: Backend) -> None:
-        self.matrix = matrix
-        super().__init__(matrix.shape, dtype, hermitian=hermitian, backend=backend)
-
-    def _matmat(self, x: Array) -> Array:
-        return self.matrix @ x
-
-    def _rmatmat(self, x: Array) -> Array:
-        return self.matrix @ x if self.hermitian else self.matrix.conj().T @ x
-
-    def _details(self) -> str:
-        stored = getattr(self.matrix, "nnz", None)
-        return "dense" if stored is None else f"sparse, {stored:,} entries"
-
-
-class CallableOperator(LinearOperator):
-    """A function of one vector, or of a block."""
-
-    def __init__(self, function: Callable[[Any], Any], adjoint: Callable[[Any], Any] | None, **options: Any) -> None:
-        self.function, self.adjoint = function, adjoint
-        super().__init__(**options)
-
-    def _columns(self, function: Callable[[Any], Any], x: Array, rows: int) -> Array:
-        out = self.backend.empty((x.shape[1], rows), self.dtype)
-        for i in range(x.shape[1]):
-            column = x[:, i]
-            if isinstance(column, np.ndarray):
-                column = column.view()
-                column.flags.writeable = False  # a function that writes into its argument would corrupt the basis
-            product = self.backend.asarray(function(column))
-            if tuple(product.shape) != (rows,):
-                raise ValueError(
-                    f"The callable should return a vector of shape ({rows},), but returned an array of shape {tuple(product.shape)}."
-                )
-            if product.dtype.kind == "c" and self.dtype.kind != "c":
-                raise TypeError(
-                    f"The callable returned complex numbers, but the operator was given dtype {self.dtype}; pass dtype=complex."
-                )
-            out[i] = product
-        return out.T
-
-    def _matmat(self, x: Array) -> Array:
-        return self._columns(self.function, x, self.shape[0])
-
-    def _rmatmat(self, x: Array) -> Array:
-        if self.adjoint is None:
-            return super()._rmatmat(x)
-        return self._columns(self.adjoint, x, self.shape[1])
-
-    def _details(self) -> str:
-        return getattr(self.function, "__qualname__", type(self.function).__name__)
-
-
-class ForeignOperator(LinearOperator):
-    """Another library's operator, reached through ``matmat`` and ``rmatmat`` (or ``@``)."""
-
-    def __init__(self, inner: Any, **options: Any) -> None:
-        self.inner = inner
-        super().__init__(tuple(inner.shape), **options)
-
-    def _matmat(self, x: Array) -> Array:
-        product = self.inner.matmat(x) if hasattr(self.inner, "matmat") else self.inner @ x
-        return self.backend.asarray(product)
-
-    def _rmatmat(self, x: Array) -> Array:
-        if self.hermitian:
-            return self._matmat(x)
-        if hasattr(self.inner, "rmatmat"):
-            return self.backend.asarray(self.inner.rmatmat(x))
-        return super()._rmatmat(x)
-
-    def _details(self) -> str:
-        return f"{type(self.inner).__module__}.{type(self.inner).__qualname__}"
 
 
 def aslinearoperator(
@@ -105,13 +31,16 @@ def aslinearoperator(
     Parameters
     ----------
     obj : object
-        A `LinearOperator` (returned as it is); a dense array of NumPy, CuPy, torch or JAX; a sparse matrix of SciPy or
-        CuPy; an operator of SciPy, CuPy or PyLops, or anything with ``shape`` and ``matmat``, ``matvec`` or ``@``;
-        or a callable that maps a vector of shape (n,) to one of shape (m,).
+        A `LinearOperator` (returned as it is); a dense array of NumPy, CuPy, torch or JAX, or what NumPy makes one of; a
+        sparse matrix of SciPy, CuPy or torch; an operator of SciPy, CuPy, PyLops or curvlinops, or anything with ``shape`` and
+        ``matmat``, ``matvec`` or ``@``; or a callable that maps a vector of shape (n,) to one of shape (m,). Arrays in host
+        memory are not copied when their type is kept.
     shape : tuple of int, optional
         Needed for a callable.
     dtype : dtype, optional
-        Type of the vectors; needed for a callable. Integer and boolean matrices work in double precision.
+        Type of the vectors: float32, float64, complex64 or complex128; needed for a callable. By default that of `obj`, but
+        double precision for integers and booleans, and single precision for half precision and bfloat16, whose rounding the
+        tests of symmetry then allow for.
     hermitian : bool, optional
         Whether the operator equals its conjugate transpose. Not checked here: Lanczos finds out a wrong claim.
         When not given it is looked up where that is cheap (dense and sparse arrays are compared with their transpose).
@@ -126,9 +55,9 @@ def aslinearoperator(
     Raises
     ------
     ValueError
-        When a shape is missing or is not two lengths.
+        When a shape is missing, is not two lengths, is empty, or `obj` is an operator that is something else than was asked for.
     TypeError
-        When `obj` multiplies nothing.
+        When `obj` multiplies nothing, or `dtype` is no type of vectors.
 
     Examples
     --------
@@ -138,25 +67,20 @@ def aslinearoperator(
     array([2., 2., 2.])
     """
     if isinstance(obj, LinearOperator):
-        if hermitian is not None and obj.hermitian is not None and hermitian != obj.hermitian:
-            raise ValueError(f"The operator is marked hermitian={obj.hermitian}, but hermitian={hermitian} was asked for.")
-        return obj
+        return _as_declared(obj, shape, dtype, hermitian, backend)
     if isinstance(obj, (list, tuple)):
         obj = np.asarray(obj)
-    resolved = get_backend(backend) if backend is not None else backend_of(obj)
-    if _is_sparse(obj):
-        matrix = obj if obj.format in ("csr", "csc", "dia", "bsr") else obj.tocsr()
-        chosen = _floating_dtype(obj.dtype, dtype)
-        return MatrixOperator(matrix.astype(chosen), chosen, _sparse_symmetry(matrix, hermitian), resolved)
+    if shape is not None and hasattr(obj, "shape") and tuple(shape) != tuple(obj.shape):
+        raise ValueError(f"The argument shape is {tuple(shape)}, but the {type(obj).__name__} has shape {tuple(obj.shape)}; leave it out.")
+    resolved = resolve_backend(obj, backend)
+    if is_sparse(obj):
+        return sparse_operator(obj, dtype, hermitian, resolved)
+    if is_sparse_tensor(obj):
+        return sparse_tensor_operator(obj, dtype, hermitian, resolved)
     if _is_array(obj):
-        dense = resolved.asarray(obj)
-        if len(dense.shape) != 2:
-            raise ValueError(f"An array of shape {tuple(dense.shape)} is no matrix; pass one of shape (m, n).")
-        chosen = _floating_dtype(dense.dtype, dtype)
-        dense = resolved.asarray(dense, dtype=chosen)
-        return MatrixOperator(dense, chosen, _dense_symmetry(dense, hermitian), resolved)
+        return _dense_operator(obj, dtype, hermitian, resolved)
     if hasattr(obj, "shape") and (hasattr(obj, "matmat") or hasattr(obj, "matvec") or hasattr(obj, "__matmul__")):
-        return _wrap_foreign(obj, dtype, hermitian, resolved)
+        return _wrap_foreign(obj, dtype, hermitian, backend)
     if callable(obj):
         if shape is None or dtype is None:
             raise ValueError("A callable says neither its shape nor its dtype; pass shape=(n, n) and dtype=, for example dtype=float.")
@@ -169,45 +93,64 @@ def aslinearoperator(
     )
 
 
-def _wrap_foreign(obj: Any, dtype: Any, hermitian: bool | None, backend: Backend) -> LinearOperator:
-    chosen = _floating_dtype(np.dtype(getattr(obj, "dtype", None) or np.float64), dtype)
+def _as_declared(
+    operator: LinearOperator, shape: Any, dtype: Any, hermitian: bool | None, backend: str | Backend | None
+) -> LinearOperator:
+    """An operator as it is, or with what was not known of it; ValueError where it is something else than was asked for."""
+    if hermitian is not None and operator.hermitian is not None and hermitian != operator.hermitian:
+        raise ValueError(f"The operator is marked hermitian={operator.hermitian}, but hermitian={hermitian} was asked for.")
+    if shape is not None and tuple(shape) != operator.shape:
+        raise ValueError(f"The argument shape is {tuple(shape)}, but the operator has shape {operator.shape}; leave it out.")
+    if dtype is not None and as_numpy_dtype(dtype) != operator.dtype:
+        raise ValueError(
+            f"The argument dtype is {as_numpy_dtype(dtype)}, but the operator has dtype {operator.dtype}; build it with that dtype."
+        )
+    if backend is not None and get_backend(backend).name.partition(":")[0] != operator.backend.name.partition(":")[0]:
+        raise ValueError(
+            f"The argument backend is {get_backend(backend).name!r}, but the operator lives on {operator.backend.name!r}; build it there."
+        )
+    return DeclaredOperator(operator, hermitian) if hermitian is not None and operator.hermitian is None else operator
+
+
+def _dense_operator(obj: Any, dtype: Any, hermitian: bool | None, backend: Backend) -> LinearOperator:
+    dense = backend.asarray(obj)
+    if len(dense.shape) != 2:
+        raise ValueError(f"An array of shape {tuple(dense.shape)} is no matrix; pass one of shape (m, n).")
+    found = getattr(obj, "dtype", None)
+    chosen = working_dtype(backend.dtype_of(dense) if found is None else found, dtype)
+    rounding = narrow_rounding(found)
+    if 0 not in dense.shape:
+        # Compared in its own type: rounding to a narrower one could hide or make a difference.
+        hermitian = dense_symmetry(dense, hermitian, backend, rounding)
+    return MatrixOperator(backend.asarray(dense, dtype=chosen), chosen, hermitian, backend, rounding)
+
+
+def _wrap_foreign(obj: Any, dtype: Any, hermitian: bool | None, backend: str | Backend | None) -> LinearOperator:
+    found = default_dtype(obj)
+    chosen = working_dtype(found, dtype)
+    if hermitian is None and getattr(obj, "SELF_ADJOINT", None) is True:  # how curvlinops says it
+        hermitian = True
+    if backend is None and takes_tensors(obj):
+        resolved = _where_tensors_live(obj)
+    else:
+        resolved = resolve_backend(obj, backend)
     if hasattr(obj, "matmat") or hasattr(obj, "__matmul__"):
-        return ForeignOperator(obj, dtype=chosen, hermitian=hermitian, backend=backend)
+        return ForeignOperator(obj, dtype=chosen, hermitian=hermitian, backend=resolved)
     return CallableOperator(
-        obj.matvec, getattr(obj, "rmatvec", None), shape=tuple(obj.shape), dtype=chosen, hermitian=hermitian, backend=backend
+        obj.matvec, getattr(obj, "rmatvec", None), shape=tuple(obj.shape), dtype=chosen, hermitian=hermitian, backend=resolved
     )
 
 
-def _is_sparse(obj: Any) -> bool:
-    return hasattr(obj, "tocsr") and hasattr(obj, "nnz") and hasattr(obj, "format")
+def _where_tensors_live(obj: Any) -> Backend:
+    """NumPy on the CPU; on a CUDA device CuPy where it is usable, else torch."""
+    tensors = get_backend(f"torch:{obj.device}")
+    return resolve_backend(tensors.empty((0,), np.float32), None)
 
 
 def _is_array(obj: Any) -> bool:
-    return hasattr(obj, "__dlpack__") or isinstance(obj, np.ndarray)
-
-
-def _floating_dtype(found: np.dtype, asked: Any) -> np.dtype:
-    if asked is not None:
-        return np.dtype(asked)
-    if found.kind not in "biufc":
-        raise TypeError(f"A matrix of dtype {found} holds no numbers.")
-    if found.kind in "biu" or found.itemsize < 4:
-        return np.dtype(np.float64 if found.kind in "biu" else np.float32)
-    return found
-
-
-def _dense_symmetry(matrix: Array, hermitian: bool | None) -> bool | None:
-    if hermitian is not None or matrix.shape[0] != matrix.shape[1]:
-        return hermitian
-    # NaN counts as equal to NaN: a run says at which product it met one.
-    transposed = matrix.conj().T
-    return bool(((matrix == transposed) | ((matrix != matrix) & (transposed != transposed))).all())
-
-
-def _sparse_symmetry(matrix: Any, hermitian: bool | None) -> bool | None:
-    if hermitian is not None or matrix.shape[0] != matrix.shape[1]:
-        return hermitian
-    return (matrix != matrix.conj().T).nnz == 0
+    if isinstance(obj, np.ndarray) or hasattr(obj, "__dlpack__"):
+        return True
+    return hasattr(obj, "__array__") and not hasattr(obj, "matmat") and not hasattr(obj, "matvec")
 
 
 def to_scipy(operator: LinearOperator) -> scipy.sparse.linalg.LinearOperator:

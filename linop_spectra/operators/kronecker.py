@@ -28,10 +28,17 @@ class KroneckerOperator(LinearOperator):
     def _apply(self, x: Array, adjoint: bool) -> Array:
         (p, q), (r, s) = (op.shape[::-1] if adjoint else op.shape for op in (self.left, self.right))
         first, second = ((op.rmatmat if adjoint else op.matmat) for op in (self.left, self.right))
-        k = x.shape[1]
-        # (q s, k) -> B on the second index of all vectors at once, then A on the first.
-        inner = second(x.reshape(q, s, k).transpose(1, 0, 2).reshape(s, q * k)).reshape(r, q, k)
-        return first(inner.transpose(1, 0, 2).reshape(q, r * k)).reshape(p * r, k)
+        k, backend = x.shape[1], self.backend
+        # Every vector is q rows of length s: B on all rows of all vectors at once, then A on the columns.
+        inner = second(backend.reshape(x.T, (k * q, s)).T)
+        columns = backend.empty((k * r, q), self.dtype)
+        for i in range(k):
+            columns[i * r : (i + 1) * r, :] = inner[:, i * q : (i + 1) * q]
+        outer = first(columns.T)
+        out = backend.empty((k * p, r), self.dtype)
+        for i in range(k):
+            out[i * p : (i + 1) * p, :] = outer[:, i * r : (i + 1) * r]
+        return backend.reshape(out, (k, p * r)).T
 
     def _matmat(self, x: Array) -> Array:
         return self._apply(x, adjoint=False)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..backends import Array, Backend, backend_of, get_backend
-from .base import LinearOperator, as_floating
+from ..backends import Array, Backend, resolve_backend
+from .base import LinearOperator
+from .dtypes import as_floating
 
 
 class LowRankOperator(LinearOperator):
@@ -14,12 +15,14 @@ class LowRankOperator(LinearOperator):
     def __init__(self, factor: Array, values: Array, backend: Backend) -> None:
         self.factor, self.values = factor, values
         n = factor.shape[0]
+        positive = not backend.any(~(backend.real(values) >= 0))
+        # One negative value makes the sum indefinite only where no other columns span the same direction.
         super().__init__(
-            (n, n), factor.dtype, hermitian=True, positive_semidefinite=bool((values >= 0).all()), backend=backend
+            (n, n), backend.dtype_of(factor), hermitian=True, positive_semidefinite=True if positive else None, backend=backend
         )
 
     def _matmat(self, x: Array) -> Array:
-        return self.factor @ (self.values[:, None] * (self.factor.conj().T @ x))
+        return self.factor @ (self.values[:, None] * (self.backend.conj(self.factor).T @ x))
 
     def _details(self) -> str:
         return f"rank {self.factor.shape[1]}"
@@ -48,14 +51,14 @@ def low_rank(factor: Any, values: Any, *, backend: str | Backend | None = None) 
     >>> ls.low_rank(np.ones((4, 1)), [2.0]) @ np.ones(4)
     array([8., 8., 8., 8.])
     """
-    resolved = get_backend(backend) if backend is not None else backend_of(factor)
-    columns = as_floating(resolved.asarray(factor))
+    resolved = resolve_backend(factor, backend)
+    columns = as_floating(resolved.asarray(factor), resolved)
     if len(columns.shape) != 2:
         raise ValueError(f"The argument factor must have shape (n, r), but has shape {tuple(columns.shape)}.")
     weights = resolved.asarray(values)
-    if tuple(weights.shape) != (columns.shape[1],) or weights.dtype.kind == "c":
+    if tuple(weights.shape) != (columns.shape[1],) or resolved.dtype_of(weights).kind == "c":
         raise ValueError(
             f"The argument values must be {columns.shape[1]} real numbers, one for each column of factor, "
-            f"but has shape {tuple(weights.shape)} and dtype {weights.dtype}."
+            f"but has shape {tuple(weights.shape)} and dtype {resolved.dtype_of(weights)}."
         )
-    return LowRankOperator(columns, weights.astype(columns.real.dtype), resolved)
+    return LowRankOperator(columns, resolved.asarray(weights, dtype=resolved.dtype_of(columns)), resolved)

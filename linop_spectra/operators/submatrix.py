@@ -24,19 +24,20 @@ class SubmatrixOperator(LinearOperator):
             positive_semidefinite=True if principal and inner.positive_semidefinite else None,
             backend=inner.backend,
         )
-        self._at_rows, self._at_columns = (self.backend.asarray(index) for index in (rows, columns))
 
-    def _spread(self, x: Array, index: Array, length: int) -> Array:
-        wide = self.backend.empty((x.shape[1], length), self.dtype)
-        wide[...] = 0
-        wide[:, index] = x.T
-        return wide.T
+    def _apply(self, x: Array, adjoint: bool) -> Array:
+        inner, into, out_of = self.inner, self.columns, self.rows
+        product = inner.rmatmat if adjoint else inner.matmat
+        if adjoint:
+            into, out_of = out_of, into
+        spread = self.backend.scatter(x.T, into, inner.shape[0 if adjoint else 1])
+        return self.backend.gather(product(spread.T).T, out_of).T
 
     def _matmat(self, x: Array) -> Array:
-        return self.inner.matmat(self._spread(x, self._at_columns, self.inner.shape[1]))[self._at_rows]
+        return self._apply(x, adjoint=False)
 
     def _rmatmat(self, x: Array) -> Array:
-        return self.inner.rmatmat(self._spread(x, self._at_rows, self.inner.shape[0]))[self._at_columns]
+        return self._apply(x, adjoint=True)
 
     def _children(self) -> tuple[LinearOperator, ...]:
         return (self.inner,)

@@ -299,7 +299,7 @@ def test_parameters_that_cannot_be_differentiated(change, error, message):
         ({"weight_decay": float("nan")}, "weight_decay"),
         ({"dtype": "int32"}, "dtype is 'int32'"),
         ({"memory_budget": "many"}, "memory_budget"),
-        ({"backend": "torch"}, "backend is 'torch'"),
+        ({"backend": "tpu"}, "backend is 'tpu'"),
     ],
 )
 def test_bad_arguments(arguments, message):

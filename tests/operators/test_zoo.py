@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import scipy.sparse as sparse
 import scipy.sparse.linalg as sla
-from helpers import DTYPES, eps, random_array, rotated
+from helpers import BACKENDS, DTYPES, eps, random_array, rotated
 from scipy import linalg
 
 import linop_spectra as ls
+from linop_spectra.backends import get_backend
 
 M, N = 6, 9
 
@@ -26,22 +27,32 @@ def wide(dtype, seed=0):
     return random_array((M, N), dtype, seed)
 
 
-def op(matrix, **options):
-    return ls.aslinearoperator(matrix, **options)
+def op(matrix, b="numpy", **options):
+    return ls.aslinearoperator(matrix, backend=b, **options)
 
 
 class Own(ls.LinearOperator):
     """A user's subclass, at module level so that it can be pickled."""
 
-    def __init__(self, matrix):
-        self.matrix = matrix
-        super().__init__(matrix.shape, matrix.dtype)
+    def __init__(self, matrix, b="numpy"):
+        self.matrix = get_backend(b).asarray(matrix)
+        super().__init__(matrix.shape, matrix.dtype, backend=b)
 
     def _matmat(self, x):
         return self.matrix @ x
 
     def _rmatmat(self, x):
-        return self.matrix.conj().T @ x
+        return self.backend.conj(self.matrix).T @ x
+
+
+class Times:
+    """A function of one vector."""
+
+    def __init__(self, matrix, b):
+        self.matrix = get_backend(b).asarray(matrix)
+
+    def __call__(self, x):
+        return self.matrix @ x
 
 
 def scalar(dtype):
@@ -54,53 +65,66 @@ def top(dtype):
     return values[[0, -1]], vectors[:, [0, -1]]
 
 
-# Name: operator and matrix, for a dtype.
+# Name: operator and matrix, for a dtype and a backend.
 ZOO = {
-    "dense": lambda t: (op(square(t)), square(t)),
-    "dense, wide": lambda t: (op(wide(t)), wide(t)),
-    "dense, Fortran order": lambda t: (op(np.asfortranarray(square(t))), square(t)),
-    "hermitian": lambda t: (op(hermitian(t)), hermitian(t)),
-    "sparse": lambda t: (op(sparse.csr_array(square(t))), square(t)),
-    "sparse, coordinates": lambda t: (op(sparse.coo_matrix(wide(t))), wide(t)),
-    "scipy": lambda t: (op(sla.aslinearoperator(square(t))), square(t)),
-    "subclass": lambda t: (Own(wide(t)), wide(t)),
-    "callable": lambda t: (op(hermitian(t).__matmul__, shape=(N, N), dtype=t, hermitian=True), hermitian(t)),
-    "identity": lambda t: (ls.identity(N, dtype=t), np.eye(N)),
-    "diagonal": lambda t: (ls.diagonal_operator(random_array((N,), t, 1)), np.diag(random_array((N,), t, 1))),
-    "low rank": lambda t: (
-        ls.low_rank(random_array((N, 3), t, 2), [1.0, -2.0, 0.5]),
+    "dense": lambda t, b: (op(square(t), b), square(t)),
+    "dense, wide": lambda t, b: (op(wide(t), b), wide(t)),
+    "dense, Fortran order": lambda t, b: (op(np.asfortranarray(square(t)), b), square(t)),
+    "hermitian": lambda t, b: (op(hermitian(t), b), hermitian(t)),
+    "sparse": lambda t, b: (op(sparse.csr_array(square(t)), b), square(t)),
+    "sparse, coordinates": lambda t, b: (op(sparse.coo_matrix(wide(t)), b), wide(t)),
+    "scipy": lambda t, b: (op(sla.aslinearoperator(square(t)), b), square(t)),
+    "subclass": lambda t, b: (Own(wide(t), b), wide(t)),
+    "callable": lambda t, b: (op(Times(hermitian(t), b), b, shape=(N, N), dtype=t, hermitian=True), hermitian(t)),
+    "declared hermitian": lambda t, b: (op(op(Times(hermitian(t), b), b, shape=(N, N), dtype=t), b, hermitian=True), hermitian(t)),
+    "identity": lambda t, b: (ls.identity(N, dtype=t, backend=b), np.eye(N)),
+    "diagonal": lambda t, b: (ls.diagonal_operator(random_array((N,), t, 1), backend=b), np.diag(random_array((N,), t, 1))),
+    "low rank": lambda t, b: (
+        ls.low_rank(random_array((N, 3), t, 2), [1.0, -2.0, 0.5], backend=b),
         (random_array((N, 3), t, 2) * np.array([1, -2, 0.5])) @ random_array((N, 3), t, 2).conj().T,
     ),
-    "sum": lambda t: (op(square(t)) + op(square(t, 1)) + op(square(t, 2)), square(t) + square(t, 1) + square(t, 2)),
-    "difference": lambda t: (op(square(t)) - ls.identity(N, dtype=t), square(t) - np.eye(N)),
-    "product": lambda t: (op(wide(t)) @ op(square(t)) @ op(square(t, 1)), wide(t) @ square(t) @ square(t, 1)),
-    "gram": lambda t: (op(wide(t)).H @ op(wide(t)), wide(t).conj().T @ wide(t)),
-    "scaled": lambda t: (scalar(t) * op(square(t)), scalar(t) * square(t)),
-    "scaled twice": lambda t: (op(square(t)) * 2 * scalar(t), 2 * scalar(t) * square(t)),
-    "negative": lambda t: (-op(wide(t)), -wide(t)),
-    "adjoint": lambda t: (op(wide(t)).H, wide(t).conj().T),
-    "transpose": lambda t: (op(wide(t)).T, wide(t).T),
-    "transpose of hermitian": lambda t: (op(hermitian(t)).T, hermitian(t).T),
-    "adjoint of a sum of products": lambda t: (
-        (op(square(t)) @ op(square(t, 1)) + scalar(t) * op(hermitian(t))).H,
+    "sum": lambda t, b: (op(square(t), b) + op(square(t, 1), b) + op(square(t, 2), b), square(t) + square(t, 1) + square(t, 2)),
+    "difference": lambda t, b: (op(square(t), b) - ls.identity(N, dtype=t, backend=b), square(t) - np.eye(N)),
+    "product": lambda t, b: (op(wide(t), b) @ op(square(t), b) @ op(square(t, 1), b), wide(t) @ square(t) @ square(t, 1)),
+    "gram": lambda t, b: (op(wide(t), b).H @ op(wide(t), b), wide(t).conj().T @ wide(t)),
+    "scaled": lambda t, b: (scalar(t) * op(square(t), b), scalar(t) * square(t)),
+    "scaled twice": lambda t, b: (op(square(t), b) * 2 * scalar(t), 2 * scalar(t) * square(t)),
+    "negative": lambda t, b: (-op(wide(t), b), -wide(t)),
+    "adjoint": lambda t, b: (op(wide(t), b).H, wide(t).conj().T),
+    "transpose": lambda t, b: (op(wide(t), b).T, wide(t).T),
+    "transpose of hermitian": lambda t, b: (op(hermitian(t), b).T, hermitian(t).T),
+    "adjoint of a sum of products": lambda t, b: (
+        (op(square(t), b) @ op(square(t, 1), b) + scalar(t) * op(hermitian(t), b)).H,
         (square(t) @ square(t, 1) + scalar(t) * hermitian(t)).conj().T,
     ),
-    "transpose of adjoint": lambda t: (op(wide(t)).H.T, wide(t).conj()),
-    "nested": lambda t: (
-        (2 * (op(hermitian(t)) + ls.identity(N, dtype=t)) @ op(square(t)).T).H,
+    "transpose of adjoint": lambda t, b: (op(wide(t), b).H.T, wide(t).conj()),
+    "nested": lambda t, b: (
+        (2 * (op(hermitian(t), b) + ls.identity(N, dtype=t, backend=b)) @ op(square(t), b).T).H,
         (2 * (hermitian(t) + np.eye(N)) @ square(t).T).conj().T,
     ),
-    "block diagonal": lambda t: (
-        ls.block_diagonal([op(wide(t)), op(hermitian(t)), ls.identity(2, dtype=t)]),
+    "block diagonal": lambda t, b: (
+        ls.block_diagonal([op(wide(t), b), op(hermitian(t), b), ls.identity(2, dtype=t, backend=b)]),
         linalg.block_diag(wide(t), hermitian(t), np.eye(2)),
     ),
-    "kronecker": lambda t: (ls.kronecker(op(wide(t)), op(square(t, 1)[:2, :3])), np.kron(wide(t), square(t, 1)[:2, :3])),
-    "kronecker of hermitian": lambda t: (ls.kronecker(hermitian(t), np.diag([1, 2]).astype(t)), np.kron(hermitian(t), np.diag([1, 2]))),
-    "submatrix": lambda t: (ls.submatrix(wide(t), [4, 0, 2], slice(1, 8, 2)), wide(t)[[4, 0, 2]][:, 1:8:2]),
-    "principal submatrix": lambda t: (ls.submatrix(hermitian(t), np.arange(N) % 2 == 0), hermitian(t)[::2, ::2]),
-    "compression": lambda t: (ls.compress(hermitian(t), wide(t).conj().T), wide(t) @ hermitian(t) @ wide(t).conj().T),
-    "shifted": lambda t: (ls.shift(square(t), scalar(t)), square(t) + scalar(t) * np.eye(N)),
-    "deflated": lambda t: (ls.deflate(op(hermitian(t)), *top(t)), hermitian(t) - (top(t)[1] * top(t)[0]) @ top(t)[1].conj().T),
+    "kronecker": lambda t, b: (
+        ls.kronecker(op(wide(t), b), op(square(t, 1)[:2, :3], b)),
+        np.kron(wide(t), square(t, 1)[:2, :3]),
+    ),
+    "kronecker of hermitian": lambda t, b: (
+        ls.kronecker(op(hermitian(t), b), op(np.diag([1, 2]).astype(t), b)),
+        np.kron(hermitian(t), np.diag([1, 2])),
+    ),
+    "submatrix": lambda t, b: (ls.submatrix(op(wide(t), b), [4, 0, 2], slice(1, 8, 2)), wide(t)[[4, 0, 2]][:, 1:8:2]),
+    "principal submatrix": lambda t, b: (ls.submatrix(op(hermitian(t), b), np.arange(N) % 2 == 0), hermitian(t)[::2, ::2]),
+    "compression": lambda t, b: (
+        ls.compress(op(hermitian(t), b), op(wide(t).conj().T, b)),
+        wide(t) @ hermitian(t) @ wide(t).conj().T,
+    ),
+    "shifted": lambda t, b: (ls.shift(op(square(t), b), scalar(t)), square(t) + scalar(t) * np.eye(N)),
+    "deflated": lambda t, b: (
+        ls.deflate(op(hermitian(t), b), *top(t)),
+        hermitian(t) - (top(t)[1] * top(t)[0]) @ top(t)[1].conj().T,
+    ),
 }
 
 
@@ -111,7 +135,7 @@ def dtype(request):
 
 @pytest.fixture(params=ZOO)
 def both(request, dtype):
-    operator, matrix = ZOO[request.param](dtype)
+    operator, matrix = ZOO[request.param](dtype, "numpy")
     return operator, np.asarray(matrix, dtype=np.result_type(dtype, np.complex64) if np.iscomplexobj(matrix) else dtype)
 
 
@@ -210,6 +234,40 @@ def test_pickling(both, dtype):
 def test_printed_tree(both):
     operator, matrix = both
     assert repr(operator).splitlines()[0].split()[1:4] == [str(matrix.shape[0]), "x", str(matrix.shape[1])]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.complex128], ids=("float32", "complex128"))
+@pytest.mark.parametrize("place", [name for name in BACKENDS if name != "numpy"])
+@pytest.mark.parametrize("name", ZOO)
+def test_the_contract_on_every_backend(name, place, dtype):
+    backend = BACKENDS[place]()
+    if place == "strict" and name.startswith("sparse"):
+        with pytest.raises(TypeError, match=r"multiplies vectors of NumPy, CuPy and torch, .* pass the dense matrix"):
+            ZOO[name](dtype, backend)
+        return
+    operator, matrix = ZOO[name](dtype, backend)
+    bound, host = 10 * tolerance(np.asarray(matrix, dtype=dtype)), backend.to_numpy
+    m, n = matrix.shape
+    assert operator.shape == (m, n) and operator.dtype == dtype and operator.backend is backend
+    x, y = random_array((n, 3), dtype, 7), random_array((m, 2), dtype, 8)
+    ours = backend.asarray(x.copy())
+    product, adjoint = operator.matmat(ours), operator.rmatmat(backend.asarray(y))
+    assert backend.owns(product) and backend.dtype_of(product) == dtype
+    first = np.array(host(product))
+    np.testing.assert_allclose(first, matrix @ x, atol=bound)
+    np.testing.assert_allclose(host(adjoint), matrix.conj().T @ y, atol=bound)
+    np.testing.assert_array_equal(host(ours), x)  # untouched
+    np.testing.assert_array_equal(host(operator.matmat(ours)), first)  # and the same again
+    for column in range(3):
+        np.testing.assert_allclose(host(operator.matvec(x[:, column])), first[:, column], atol=bound)
+    np.testing.assert_allclose(host(operator.to_dense()), matrix, atol=bound)
+    assert tuple(operator.matmat(np.zeros((n, 0), dtype)).shape) == (m, 0)
+    assert ls.check_operator(operator).passed  # linear, symmetric where it says so, true adjoint
+    if place != "strict":
+        np.testing.assert_array_equal(host(pickle.loads(pickle.dumps(operator)).matmat(ours)), first)
+    if np.dtype(dtype).kind != "c":
+        z = random_array((n, 2), np.complex128, 9)
+        np.testing.assert_allclose(host(operator.matmat(z)), matrix @ z, atol=bound)
 
 
 def test_complex_vectors_through_a_real_operator():

@@ -10,6 +10,7 @@ import torch
 from ..._memory import parse_budget
 from ...backends import Backend, get_backend
 from ...backends.cupy_backend import cupy_usable
+from ...backends.torch_memory import CupyBesideTorch
 from ...curvature import Objective
 from ..common import check_batch_size, check_weight_decay
 from .arrays import NumpyOnTorch
@@ -64,14 +65,12 @@ def _torch_dtype(dtype: Any) -> torch.dtype | None:
 
 
 def _backend_for(device: torch.device, backend: str | Backend | None) -> Backend:
-    if device.type == "cuda" and backend is None:
-        if not cupy_usable():
-            raise RuntimeError(
-                "The model is on a CUDA device, but CuPy, whose arrays the vectors would be, is not installed or sees no device; "
-                "install cupy-cuda12x or cupy-cuda13x, or pass backend='numpy' to keep the vectors in host memory."
-            )
-        return get_backend("cupy")
-    chosen = get_backend("numpy" if device.type != "cuda" and backend is None else backend)
+    """NumPy for a model on the CPU; on a CUDA device CuPy, from torch's memory, and torch where CuPy cannot be used."""
+    if device.type == "cuda" and backend in (None, "cupy") and cupy_usable():
+        return CupyBesideTorch()
+    if backend == "torch" or (device.type == "cuda" and backend is None):
+        return get_backend(f"torch:{device}")
+    chosen = get_backend(backend)
     return NumpyOnTorch() if chosen.name == "numpy" else chosen
 
 

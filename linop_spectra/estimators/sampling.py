@@ -1,0 +1,241 @@
+"""The loop that all estimators share: products in blocks until a tolerance, a budget or the user ends it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+
+from .._progress import Progress, ProgressBar
+from ..backends import Array
+from ..krylov.lanczos import check_time_budget
+from ..krylov.orthonormal import OrthonormalRows
+from ..operators import LinearOperator
+
+BLOCK = 8
+"""Vectors multiplied at a time."""
+_FEWEST = 10
+"""Products before a tolerance is looked at."""
+
+
+class EstimationInterrupted(RuntimeError):
+    """A product failed in the middle of an estimate; what was found before is kept.
+
+    Attributes
+    ----------
+    partial : Estimate or DiagonalEstimate or None
+        The estimate from the products before, marked as not converged; None where there is none yet.
+    step : int
+        Products before the one that failed.
+    """
+
+    def __init__(self, message: str, partial: Any, step: int) -> None:
+        super().__init__(message)
+        self.partial = partial
+        self.step = step
+
+
+class NonFiniteEstimateError(EstimationInterrupted, FloatingPointError):
+    """A product with the operator held NaN or infinity."""
+
+
+class NonFiniteProduct(Exception):
+    """Raised by `multiply`; the message names the product."""
+
+
+class Sampler(Protocol):
+    """An estimate that grows by blocks of products."""
+
+    @property
+    def spent(self) -> int:
+        """Products so far that count."""
+
+    @property
+    def doubling(self) -> bool:
+        """Whether a tolerance is looked at only when the products have doubled."""
+
+    @property
+    def useful(self) -> bool:
+        """Whether what there is so far is an estimate."""
+
+    def advance(self, limit: int) -> int:
+        """Take a block of at most `limit` products, all or nothing; returns how many, zero when no more are of use."""
+
+    def met(self, tol: float) -> bool:
+        """Whether half the 95 % interval is within `tol` of the estimate."""
+
+
+def sample(
+    sampler: Sampler,
+    allowed: int,
+    *,
+    tol: float | None,
+    time_budget: float | None,
+    progress: Progress,
+    description: str,
+    finish: Callable[[float, bool], Any],
+) -> Any:
+    """Let a sampler grow, and return ``finish(seconds, converged)``.
+
+    Parameters
+    ----------
+    sampler : Sampler
+        What to grow.
+    allowed : int
+        Products allowed.
+    tol : float or None
+        Stop when the sampler has met it.
+    time_budget : float or None
+        Seconds after which no block is begun.
+    progress : bool, callable or None
+        As for `ProgressBar`.
+    description : str
+        For the bar.
+    finish : callable
+        Makes the result.
+
+    Returns
+    -------
+    object
+        What `finish` makes; converged means that nothing cut the estimate short and `tol` was met.
+
+    Raises
+    ------
+    NonFiniteEstimateError, EstimationInterrupted
+        When a product fails; the estimate of those before is in ``.partial``.
+    """
+    check_time_budget(time_budget)
+    began = time.perf_counter()
+    complete, look, longest = True, _FEWEST, 0.0
+
+    def partial() -> Any:
+        return finish(time.perf_counter() - began, False) if sampler.useful else None
+
+    with ProgressBar(progress, allowed, description, unit="product") as bar:
+        while sampler.spent < allowed:
+            block_began = time.perf_counter()
+            if time_budget is not None and sampler.spent and block_began - began + longest > time_budget:
+                complete = False
+                break
+            try:
+                taken = sampler.advance(allowed - sampler.spent)
+            except KeyboardInterrupt:
+                if not sampler.useful:
+                    raise
+                complete = False
+                break
+            except NonFiniteProduct as error:
+                kept = f"; what follows from the {sampler.spent} products before its block is in .partial" if sampler.useful else ""
+                raise NonFiniteEstimateError(f"{error}{kept}.", partial(), sampler.spent) from error
+            except Exception as error:
+                if not sampler.useful:
+                    raise
+                raise EstimationInterrupted(
+                    f"A product with the operator failed after {sampler.spent} others ({type(error).__name__}: {error}); "
+                    "the estimate from those is kept in .partial.",
+                    partial(),
+                    sampler.spent,
+                ) from error
+            if taken == 0:
+                break
+            longest = max(longest, time.perf_counter() - block_began)
+            bar.advance(taken)
+            if tol is not None and sampler.spent >= look:
+                if sampler.met(tol):
+                    break
+                look = 2 * sampler.spent if sampler.doubling else sampler.spent
+    return finish(time.perf_counter() - began, complete and (tol is None or sampler.met(tol)))
+
+
+def multiply(operator: LinearOperator, rows: Array, done: int) -> tuple[Array, np.ndarray]:
+    """Products with rows, as rows of our own, and their Euclidean norms on the host.
+
+    Parameters
+    ----------
+    operator : LinearOperator
+        Of shape (m, n).
+    rows : array
+        Shape (k, n).
+    done : int
+        Products before these, to name one that is not finite.
+
+    Returns
+    -------
+    tuple
+        Array of shape (k, m), and norms of shape (k,).
+    """
+    backend, k = operator.backend, rows.shape[0]
+    products = operator.matmat(rows.T)
+    own = backend.empty((k, operator.shape[0]), operator.dtype)
+    for i in range(k):
+        own[i, :] = products[:, i]
+    norms = np.real(backend.fetch([backend.norm(own[i, :]) for i in range(k)])).astype(np.float64)
+    bad = np.flatnonzero(~np.isfinite(norms))
+    if len(bad):
+        raise NonFiniteProduct(f"Product {done + int(bad[0]) + 1} with the operator holds NaN or infinity")
+    return own, norms
+
+
+def unit_rows(operator: LinearOperator, indices: range) -> Array:
+    """Unit vectors as rows."""
+    return operator.backend.asarray(np.eye(len(indices), operator.shape[1], indices.start, dtype=operator.dtype))
+
+
+def random_rows(operator: LinearOperator, indices: range, kind: Any, seed: int, domain: str) -> Array:
+    """Random vectors whose entries have variance one, as rows."""
+    n = operator.shape[1]
+    rows = operator.backend.probes(n, indices, kind=kind, seed=seed, domain=domain, dtype=operator.dtype)
+    if kind == "sphere":
+        rows *= math.sqrt(n)
+    return rows
+
+
+def share_outside(operator: LinearOperator, products: Any) -> float:
+    """Share of the squared Frobenius norm outside of the span of products with random signs, judged by leaving each one out.
+
+    What the others do not span of a product with isotropic vector i is ``1 / |row i of R^-1|``; its square has the expectation
+    of the squared Frobenius norm of what is outside.
+    """
+    rows = OrthonormalRows(operator.backend, operator.shape[0], operator.dtype)
+    rows.append(products)
+    R = rows.coefficients
+    if R.shape[0] < R.shape[1]:
+        return 0.0
+    left = 1.0 / np.sum(np.abs(np.linalg.inv(R)) ** 2, axis=1)
+    return float(left.sum() / np.sum(np.abs(R) ** 2))
+
+
+def mean_with_error(samples: np.ndarray) -> tuple[float, float, float]:
+    """Mean of independent samples, its standard error, and degrees of freedom for Student's t.
+
+    A quadratic form of random signs is close to a sum of chi-squares with different weights: skewed, and with heavier tails
+    than the normal law, so that its variance is known worse than m - 1 degrees of freedom say. The variance of a sample variance
+    is ``sigma^4 (kappa / m + 2 / (m - 1))`` with the excess kurtosis kappa, and the degrees of freedom are two over its relative
+    size (Satterthwaite, 1946). Here kappa is the larger of its estimate and 3/2 of the squared skewness, which is what it is for one
+    chi-square: a small sample shows its skewness before its tails.
+
+    Returns
+    -------
+    tuple of float
+        Mean, standard error (infinite for one sample), degrees of freedom.
+    """
+    m = len(samples)
+    mean = float(np.mean(samples))
+    if m < 2:
+        return mean, math.inf, 1.0
+    error, kappa = float(np.std(samples, ddof=1)) / math.sqrt(m), 0.0
+    if m > 3 and error > 1e-12 * abs(mean):
+        from scipy import stats
+
+        kappa = max(float(stats.kurtosis(samples, bias=False)), 1.5 * float(stats.skew(samples, bias=False)) ** 2, 0.0)
+    return mean, error, max(1.0, 2 / (kappa / m + 2 / (m - 1)))
+
+
+def half_width(error: float, dof: float) -> float:
+    """Half of a 95 % interval."""
+    from scipy import stats
+
+    return float(stats.t.ppf(0.975, dof)) * error if error > 0 else 0.0

@@ -1,0 +1,98 @@
+"""Explicit matrices, dense or sparse."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..backends import Array, Backend
+from .base import LinearOperator
+
+_ENTRIES_AT_A_TIME = 1 << 22
+
+
+class MatrixOperator(LinearOperator):
+    """An explicit matrix, dense or sparse, whose ``@`` multiplies blocks.
+
+    Parameters
+    ----------
+    matrix : array or sparse matrix
+        On the backend, of type `dtype`; it is read, never written to.
+    dtype : dtype
+        Type of the vectors.
+    hermitian : bool or None
+        Whether it equals its conjugate transpose.
+    backend : Backend
+        Where the vectors live.
+    rounding : float
+        Unit rounding of a narrower type that the entries once had; zero when there was none.
+    """
+
+    def __init__(self, matrix: Any, dtype: Any, hermitian: bool | None, backend: Backend, rounding: float = 0.0) -> None:
+        self.matrix, self.rounding = matrix, rounding
+        super().__init__(tuple(matrix.shape), dtype, hermitian=hermitian, backend=backend)
+
+    def _matmat(self, x: Array) -> Array:
+        return self.matrix @ x
+
+    def _rmatmat(self, x: Array) -> Array:
+        if self.hermitian:
+            return self.matrix @ x
+        # Conjugating the vectors instead of the matrix saves a copy of the matrix.
+        matrix = self.matrix
+        transposed = matrix.transpose(0, 1) if getattr(matrix, "is_sparse_csr", False) else matrix.T  # torch's has no .T
+        return self.backend.conj(transposed @ self.backend.conj(x))
+
+    @property
+    def unit_rounding(self) -> float:
+        """Relative rounding of the entries: that of the type they came in."""
+        return max(super().unit_rounding, self.rounding)
+
+    def _details(self) -> str:
+        stored = getattr(self.matrix, "nnz", None)
+        if stored is None and getattr(self.matrix, "is_sparse_csr", False):
+            stored = self.matrix._nnz()
+        return "dense" if stored is None else f"sparse, {stored:,} entries"
+
+
+def dense_symmetry(matrix: Array, hermitian: bool | None, backend: Backend, rounding: float = 0.0) -> bool | None:
+    """Whether a dense matrix is Hermitian, unless that is known; None where it is up to the rounding of a narrow type."""
+    n = matrix.shape[0]
+    if hermitian is not None or n != matrix.shape[1]:
+        return hermitian
+    step = max(1, _ENTRIES_AT_A_TIME // n)
+    exact = True
+    for first in range(0, n, step):
+        last = min(first + step, n)
+        rows, columns = matrix[first:last, :], backend.conj(matrix[:, first:last]).T
+        # NaN counts as equal to NaN: a run says at which product it met one.
+        different = (rows != columns) & ((rows == rows) | (columns == columns))
+        if not backend.any(different):
+            continue
+        if rounding == 0.0:
+            return False
+        exact = False
+        if backend.any(different & (abs(rows - columns) > 2 * rounding * (abs(rows) + abs(columns)))):
+            return False
+    return True if exact else None
+
+
+def sparse_symmetry(matrix: Any, hermitian: bool | None) -> bool | None:
+    """Whether a sparse matrix of SciPy or CuPy is Hermitian, unless that is known."""
+    if hermitian is not None or matrix.shape[0] != matrix.shape[1]:
+        return hermitian
+    # NaN differs from itself; it counts as equal, as in a dense matrix.
+    difference = (matrix != matrix.conj().T).tocoo()
+    if difference.nnz == 0:
+        return True
+    if not np.isnan(float(abs(matrix).sum())):
+        return False
+    entries, mirrored = matrix.tocsr(), matrix.conj().T.tocsr()
+    row, column = difference.row, difference.col
+    left, right = (np.asarray(_host(m[row, column])).ravel() for m in (entries, mirrored))
+    return bool(np.all(np.isnan(left) & np.isnan(right)))
+
+
+def _host(x: Any) -> Any:
+    return x.get() if hasattr(x, "get") else x
