@@ -17,7 +17,7 @@ Scalar = Any
 class Backend(Protocol):
     """Operations on the core's writable arrays; besides them it uses only arithmetic, comparison, slicing, ``@`` and ``.T``.
 
-    Vectors have shape ``(n,)`` and blocks of vectors ``(k, n)``, one vector a row. Inner products accumulate in double
+    Vectors have shape ``(n,)`` and blocks of vectors ``(k, n)``, one vector a row. Long inner products accumulate in double
     precision whatever the arrays hold. `eager_scalars` says whether an inner product is at once a number on the host (then
     the core may decide on it in every step) or a 0-d array on a device (then it decides rarely and all at once). Two
     operators mix when the names of their backends are equal.

@@ -137,6 +137,8 @@ class Recurrence:
         # An interruption from here on may leave some probes a step ahead of others.
         self._consistent = False
         self._pending.append([(probe, *self._advance(probe, j, products[:, column])) for column, probe in enumerate(active)])
+        if not self.full:
+            self._previous, self._current = self._current, self._previous
         self._consistent = True
         if self.backend.eager_scalars or len(self._pending) >= _STEPS_BETWEEN_FETCHES:
             self.fetch()
@@ -184,8 +186,7 @@ class Recurrence:
         if self.full:
             backend.scale_into(w, inverse, self._bases[probe].append())
         else:
-            self._previous[probe, :] = v
-            backend.scale_into(w, inverse, self._current[probe, :])
+            backend.scale_into(w, inverse, self._previous[probe, :])  # step() makes it the current one
         self._last_beta[probe] = beta
         return alpha, beta, asymmetry
 
