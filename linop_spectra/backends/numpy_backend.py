@@ -148,7 +148,7 @@ class NumpyBackend:
         if direct and x.dtype.char in "dD":
             return blas.zdotc(x, y) if x.dtype.char == "D" else blas.ddot(x, y)
         wide = np.complex128 if x.dtype.kind == "c" else np.float64
-        if direct:
+        if direct and len(x) > 16 * _SHORT:
             # Short sums in the type itself, which BLAS does at the speed of memory, and their sum in double precision.
             whole = len(x) // _SHORT * _SHORT
             short = np.vecdot(x[:whole].reshape(-1, _SHORT), y[:whole].reshape(-1, _SHORT))
