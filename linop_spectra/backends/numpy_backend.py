@@ -17,6 +17,7 @@ BLAS_LIMIT = 2**31 - 1
 _PIECE = 1 << 16  # numbers widened at a time
 _SHORT = 256  # products summed in the type itself, 3 times as fast: their error is about a hundredth of its unit of rounding
 _GEMV = {"f": blas.sgemv, "d": blas.dgemv, "F": blas.cgemv, "D": blas.zgemv}
+_GEMM = {"f": blas.sgemm, "d": blas.dgemm, "F": blas.cgemm, "D": blas.zgemm}
 _AXPY = {"f": blas.saxpy, "d": blas.daxpy, "F": blas.caxpy, "D": blas.zaxpy}
 _TORCH_FLOATS = ("torch.float16", "torch.float32", "torch.float64")
 
@@ -138,7 +139,11 @@ class NumpyBackend:
 
     def combine(self, coefficients: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """``coefficients @ rows`` by one GEMM."""
-        return np.asarray(np.asarray(coefficients, dtype=rows.dtype) @ rows)
+        left = np.asarray(coefficients, dtype=rows.dtype)
+        if rows.dtype.char not in _GEMM or not rows.flags.c_contiguous or rows.size == 0 or rows.shape[1] > BLAS_LIMIT:
+            return np.asarray(left @ rows)
+        # As the transposed product of Fortran-ordered arrays, so that rows come out.
+        return np.asarray(_GEMM[rows.dtype.char](1.0, rows.T, np.ascontiguousarray(left).T)).T
 
     def dot(self, x: np.ndarray, y: np.ndarray) -> Any:
         """Inner product, in double precision where it is long."""

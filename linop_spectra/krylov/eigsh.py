@@ -91,7 +91,7 @@ def eigsh(
         Products after which unconverged pairs are returned, marked; by default 100 times the basis, at least 10,000.
     verify : bool
         Whether to look for missed copies of multiple eigenvalues and members of clusters, in a short run orthogonal to the pairs
-        that were found. It takes at most a third of the products again; what it finds makes the block wider.
+        that were found. It takes at most a quarter of the products again, or 20; what it finds makes the block wider.
     seed : int
         Seed of the random vectors.
     time_budget : float, optional
@@ -170,12 +170,12 @@ def _extreme(search: _Search) -> EigenResult:
             margin = float(np.max(residuals)) + 10 * float(np.finfo(search.operator.dtype).eps) * norm
             try:
                 missed, products = find_missed(
-                    search.operator, values, vectors, search.which, norm=norm, margin=margin, most=solver.num_matvecs // 3, seed=search.seed
+                    search.operator, values, vectors, search.which, norm=norm, margin=margin, most=solver.num_matvecs // 4, seed=search.seed
                 )
             except KeyboardInterrupt:
                 status = "interrupted"
                 break
-            except (ProductError, Exception) as error:
+            except Exception as error:
                 _raise_with_partial(search, solver, error)
             spent_on_search += products
             if not missed:
@@ -192,7 +192,7 @@ def _extreme(search: _Search) -> EigenResult:
 def _iterate(search: _Search, solver: ThickRestart, budget: int, bar: Any) -> str:
     """Grow and restart until the pairs have converged, or something ends it; returns the status."""
     shown = restarts = 0
-    look = _PRODUCTS_BETWEEN_LOOKS
+    look = max(_PRODUCTS_BETWEEN_LOOKS, 2 * search.k + 8)
     while True:
         try:
             full = solver.fill(min(look, budget - solver.num_matvecs))

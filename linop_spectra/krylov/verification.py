@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 
 from ..backends import Array
 from ..operators import LinearOperator
-from .recurrence import Recurrence
-from .storage import BasisPlan
 from .thick_restart import Which
 from .tridiagonal import extreme_ritz
 
 _FIRST_LOOK = 5
 _FEWEST = 20
 _NOISE = 100.0
-
-
-class _Complement(LinearOperator):
-    """An operator on the vectors orthogonal to orthonormal rows, which are close to eigenvectors."""
-
-    def __init__(self, inner: LinearOperator, rows: Array) -> None:
-        self.inner, self.rows = inner, rows
-        super().__init__(inner.shape, inner.dtype, hermitian=True, backend=inner.backend)
-
-    def _matmat(self, x: Array) -> Array:
-        out = self.backend.empty((1, self.shape[0]), self.dtype)
-        out[0, :] = self.inner.matmat(x)[:, 0]
-        project_out(self, self.rows, out[0, :])
-        return out.T
-
-    @property
-    def unit_rounding(self) -> float:
-        """That of the inner operator."""
-        return self.inner.unit_rounding
+_RESOLVED = 0.3  # error of the end of what is left, in units of its distance from the wanted eigenvalues
 
 
 def project_out(operator: LinearOperator, rows: Array, w: Array) -> None:
@@ -79,31 +62,41 @@ def find_missed(
     most = min(max(most, _FEWEST), n - len(values))
     if most < 1:
         return False, 0
-    start = backend.probes(n, (0,), kind="sphere", seed=seed, domain="eigsh verification", dtype=operator.dtype)
+    v, previous, w = (backend.empty((n,), operator.dtype) for _ in range(3))
+    v[...] = backend.probes(n, (0,), kind="sphere", seed=seed, domain="eigsh verification", dtype=operator.dtype)[0, :]
     for _ in range(2):
-        project_out(operator, vectors, start[0, :])
-        size = float(np.real(backend.to_numpy(backend.norm(start[0, :]))))
-        backend.scale_into(start[0, :], 1.0 / size, start[0, :])
-    plan = BasisPlan("none", str(operator.dtype), 0, 0)
-    # What is left may be nothing but rounding, which is not symmetric.
-    state = Recurrence(_Complement(operator, vectors), start, plan=plan, test_symmetry=False)
+        project_out(operator, vectors, v)
+        backend.scale_into(v, 1.0 / _host(operator, backend.norm(v)), v)
+    noise = _NOISE * float(np.finfo(operator.dtype).eps) * norm
+    alphas: list[float] = []
+    betas: list[float] = []
     look = _FIRST_LOOK
-    while state.steps_done < most and not state.exhausted:
-        while state.steps_done < min(look, most) and not state.exhausted:
-            state.step()
-        state.fetch()
-        look = look + max(_FIRST_LOOK, look // 4)
-        alphas, betas = np.array(state.alphas)[:, 0], np.array(state.betas)[:, 0]
-        # A residual of the size of rounding in the whole operator: what comes after it is made of nothing else.
-        noise = np.flatnonzero(betas <= _NOISE * float(np.finfo(operator.dtype).eps) * norm)
-        if len(noise):
-            alphas, betas = alphas[: noise[0] + 1], betas[: noise[0] + 1]
-        excess, error = _excess(extreme_ritz(alphas, betas), values, which)
-        if excess > margin:
-            return True, state.num_matvecs
-        if len(noise) or (excess + error < 0 and error <= 0.1 * -excess):
-            break
-    return False, state.num_matvecs
+    while len(alphas) < most:
+        w[...] = operator.matmat(v[:, None])[:, 0]
+        project_out(operator, vectors, w)
+        if betas:
+            backend.axpy(-betas[-1], previous, w)
+        alphas.append(_host(operator, backend.dot(v, w)))
+        backend.axpy(-alphas[-1], v, w)
+        betas.append(_host(operator, backend.norm(w)))
+        if not math.isfinite(betas[-1]):
+            raise FloatingPointError("A product with the operator holds NaN or infinity.")
+        # A residual of the size of rounding in the whole operator: what comes after it would be made of nothing else.
+        exhausted = betas[-1] <= noise
+        if exhausted or len(alphas) in (look, most):
+            look += max(_FIRST_LOOK, look // 4)
+            excess, error = _excess(extreme_ritz(np.array(alphas), np.array(betas)), values, which)
+            if excess > margin:
+                return True, len(alphas)
+            if exhausted or (excess + error < 0 and error <= _RESOLVED * -excess):
+                break
+        backend.scale_into(w, 1.0 / betas[-1], previous)
+        v, previous = previous, v
+    return False, len(alphas)
+
+
+def _host(operator: LinearOperator, scalar: Any) -> float:
+    return float(scalar.real) if operator.backend.eager_scalars else float(np.real(operator.backend.to_numpy(scalar)))
 
 
 End = tuple[float, float]
