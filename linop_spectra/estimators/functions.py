@@ -86,6 +86,11 @@ def logdet(A: Any, *, shift: float = 0.0, tol: float | None = None, **options: A
     # Before it is known that all is positive, the logarithm has to be finite everywhere.
     S = density_for(A, lambda x: np.log(np.maximum(x + shift, tiny)), tol, options)
     lowest = float(S.nodes[0]) + shift
+    if abs(lowest) <= S.noise_floor:
+        raise ValueError(
+            f"The operator plus shift is not positive definite: one eigenvalue is zero up to rounding (Ritz value {lowest:.1e}, noise "
+            f"floor {S.noise_floor:.1e}). Raise the argument shift, which is {shift!r}, or take the null space out with deflate(A, ...)."
+        )
     if not lowest > 0:
         raise ValueError(
             f"The operator plus shift has the Ritz value {lowest:.6g}, so it is not positive definite and has no real log-determinant; "

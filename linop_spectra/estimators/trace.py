@@ -155,8 +155,6 @@ def budget_of(n: int, num_matvecs: int | None, tol: float | None) -> tuple[int, 
     """Products allowed, and whether n products for an exact answer are among them without asking; checks both arguments."""
     if tol is not None and not 0 < tol < math.inf:
         raise ValueError(f"The argument tol must be positive, but is {tol!r}.")
-    if tol is not None and not 0 < tol < math.inf:
-        raise ValueError(f"The argument tol must be positive, but is {tol!r}.")
     if num_matvecs is not None:
         allowed = check_count("num_matvecs", num_matvecs)
         return allowed, n <= allowed

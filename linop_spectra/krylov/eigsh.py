@@ -17,7 +17,7 @@ from .eigen_result import EigenResult
 from .errors import LanczosInterrupted, NonFiniteProductError
 from .lanczos import check_count, check_time_budget
 from .recurrence import ProductError
-from .smallest import DENSE, InverseOperator, filtered_iteration, is_sparse_matrix
+from .smallest import DENSE, Beside, InverseOperator, filtered_iteration, is_sparse_matrix
 from .thick_restart import ThickRestart, true_residuals
 from .thick_restart import Which as Extreme
 from .verification import find_missed
@@ -25,6 +25,7 @@ from .verification import find_missed
 Which = Literal["LM", "LA", "SA", "SM", "BE"]
 _PRODUCTS_BETWEEN_LOOKS = 10
 _RESTARTS_BETWEEN_GROWTHS = 10
+_NULL = 1e10  # eigenvalues of the inverse beyond this, times the norm, belong to the null space
 
 
 @dataclasses.dataclass
@@ -195,7 +196,7 @@ def _iterate(search: _Search, solver: ThickRestart, budget: int, bar: Any) -> st
     look = max(_PRODUCTS_BETWEEN_LOOKS, 2 * search.k + 8)
     while True:
         try:
-            full = solver.fill(min(look, budget - solver.num_matvecs))
+            full = solver.fill(min(look, budget - solver.num_matvecs), lambda: search.late)
         except KeyboardInterrupt:
             if solver.m < search.k:
                 raise
@@ -300,28 +301,41 @@ def _from_factors(search: _Search) -> EigenResult:
     """The largest eigenvalues of the inverse, which a sparse factorisation applies."""
     operator, k = search.operator, search.k
     scale = float(np.max(np.abs(operator.matrix).sum(axis=0)))  # type: ignore[attr-defined]
-    for sigma in (0.0, 1e-10 * scale, 1e-7 * scale):
+    for sigma in (0.0, 1e-14 * scale, 1e-12 * scale):
         try:
-            inverse = InverseOperator(operator, sigma)  # type: ignore[arg-type]
+            inverse: LinearOperator = InverseOperator(operator, sigma)  # type: ignore[arg-type]
         except RuntimeError:  # exactly singular: factorise beside zero
             continue
-        solves, start = 0, search.start
-        # A residual of the inverse counts for more in A the further the wanted eigenvalues lie apart: tighten where needed.
-        for inner_tol in (1e-2 * search.tol, 1e-4 * search.tol, 1e-14):
-            inner = dataclasses.replace(search, operator=inverse, which="LM", tol=max(inner_tol, 1e-14), start=start, progress=None)
+        rows, solves, tol = operator.backend.empty((0, operator.shape[0]), inverse.dtype), 0, 1e-2 * search.tol
+        while True:
+            # The null space, if any, rules the inverse; what else is wanted is looked for beside it.
+            beside = Beside(inverse, rows) if rows.shape[0] else inverse
+            wanted = k - rows.shape[0]
+            inner = dataclasses.replace(search, operator=beside, k=wanted, which="LM", tol=max(tol, 1e-14), start=None, progress=None)
             pairs = _extreme(inner)
             solves += pairs.num_matvecs
-            vectors = operator.backend.contiguous(pairs.eigenvectors.T, operator.dtype)
-            # Rayleigh quotients of A itself are more accurate than reciprocals.
-            values = np.real(np.einsum("ij,ji->i", vectors.conj(), operator.matmat(vectors.T))).astype(np.float64)
-            order = np.argsort(values, kind="stable")
-            method = f"thick-restart Lanczos on the inverse (sparse LU factorisation), {solves} solves"
-            result = _with_true_residuals(search, values[order], np.ascontiguousarray(vectors[order]), scale, k, method)
-            if result.converged.all() or search.late:
-                break
-            start = pairs.eigenvectors
-        return result
+            null = np.abs(pairs.eigenvalues) * scale > _NULL
+            vectors = np.concatenate([rows, pairs.eigenvectors.T])
+            if null.any() and not null.all():
+                rows = np.ascontiguousarray(np.concatenate([rows, pairs.eigenvectors.T[null]]))
+                continue
+            result = _by_rayleigh_ritz(search, vectors, scale, solves)
+            # A residual of the inverse counts for more in A the further the wanted eigenvalues lie apart: tighten where needed.
+            if result.converged.all() or search.late or tol < 1e-14:
+                return result
+            tol *= 1e-2
     raise ValueError("The sparse matrix could not be factorised, even beside zero; pass its product as a callable instead.")
+
+
+def _by_rayleigh_ritz(search: _Search, vectors: np.ndarray, scale: float, solves: int) -> EigenResult:
+    """Eigenpairs of the operator itself in the span of rows: more accurate than reciprocals of the inverse's."""
+    operator = search.operator
+    basis = np.linalg.qr(vectors.T)[0]
+    projected = basis.conj().T @ operator.matmat(basis)
+    values, S = np.linalg.eigh((projected + projected.conj().T) / 2)
+    rows = operator.backend.contiguous((basis @ S).T, operator.dtype)
+    method = f"thick-restart Lanczos on the inverse (sparse LU factorisation), {solves} solves"
+    return _with_true_residuals(search, values.astype(np.float64), rows, scale, search.k, method)
 
 
 def _with_true_residuals(

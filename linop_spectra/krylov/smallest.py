@@ -37,6 +37,20 @@ class InverseOperator(LinearOperator):
         return self._factors.solve(np.ascontiguousarray(x))
 
 
+class Beside(LinearOperator):
+    """An operator restricted to the vectors orthogonal to orthonormal rows, on the host."""
+
+    def __init__(self, inner: LinearOperator, rows: Array) -> None:
+        self.inner, self.rows = inner, rows
+        super().__init__(inner.shape, inner.dtype, hermitian=True, backend=inner.backend)
+
+    def _project(self, x: Array) -> Array:
+        return x - self.rows.T @ (self.rows.conj() @ x)
+
+    def _matmat(self, x: Array) -> Array:
+        return self._project(self._project(self.inner.matmat(self._project(x))))
+
+
 def is_sparse_matrix(operator: LinearOperator) -> bool:
     """Whether an operator is an explicit sparse matrix on the host."""
     return isinstance(operator, MatrixOperator) and operator.backend.name == "numpy" and hasattr(operator.matrix, "nnz")

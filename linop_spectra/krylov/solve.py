@@ -25,6 +25,7 @@ from .split import combined_norms, complex_columns, joined, split_columns
 Method = Literal["auto", "cg", "minres"]
 SolveStatus = Literal["complete", "stagnated", "max iterations", "time budget", "interrupted"]
 _ITERATIONS_BETWEEN_CHECKS = 50
+_TOLERANCE, _SINGLE_TOLERANCE = 1e-8, 1e-4
 _ENOUGH = 0.5
 """A restart goes on only where the one before it brought the true residual down by this factor."""
 
@@ -101,7 +102,7 @@ def solve(
     *,
     method: Method = "auto",
     shift: float = 0.0,
-    tol: float = 1e-8,
+    tol: float | None = None,
     max_iterations: int | None = None,
     preconditioner: Any = None,
     start: Any = None,
@@ -123,8 +124,9 @@ def solve(
         that turns out to be wrong or the system to have no solution.
     shift : float
         Added to every eigenvalue.
-    tol : float
-        A column has converged when its true residual is at most `tol` times ``|b|``; never below four units of rounding.
+    tol : float, optional
+        A column has converged when its true residual is at most `tol` times ``|b|``; never below four units of rounding. By default
+        1e-8, and 1e-4 for products in single precision or a narrower type.
     max_iterations : int, optional
         Steps after which unconverged columns are returned, marked; by default ``10 n``.
     preconditioner : LinearOperator, array or callable, optional
@@ -171,6 +173,8 @@ def solve(
     operator = aslinearoperator(A)
     require_hermitian(operator, "solve")
     n = operator.shape[0]
+    if tol is None:
+        tol = _TOLERANCE if operator.unit_rounding < 1e-10 else _SINGLE_TOLERANCE
     _check_arguments(method, shift, tol)
     check_time_budget(time_budget)
     limit = 10 * n if max_iterations is None else check_count("max_iterations", max_iterations)

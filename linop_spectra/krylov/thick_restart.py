@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -156,14 +157,16 @@ class ThickRestart:
         enough = max(self.max_basis, self.m + 2 * wider) + wider <= self.V.shape[0]
         return enough and self.m + wider <= self.n
 
-    def fill(self, products: int) -> bool:
-        """Grow the space by some vectors, at least until it holds the wanted pairs. Returns whether it is full."""
+    def fill(self, products: int, stopped: Callable[[], bool] = lambda: False) -> bool:
+        """Grow the space by some vectors, at least until it holds the wanted pairs or is stopped. Returns whether it is full."""
         aim = max(self.m + max(products, self.b), self.k + self.b)
         while self.m < aim and self.m + self.waiting <= self.max_basis:
             self.grow()
             if self.waiting == 0:
                 self.complete = True
                 return True
+            if self.m >= self.k and stopped():
+                break
         return self.m + self.waiting > self.max_basis
 
     def grow(self) -> None:

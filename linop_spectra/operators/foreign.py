@@ -102,13 +102,12 @@ class ForeignOperator(LinearOperator):
 
 
 class DeclaredOperator(LinearOperator):
-    """An operator of which it is now known whether it is Hermitian."""
+    """An operator of which more is known than it says: whether it is Hermitian, or positive semidefinite."""
 
-    def __init__(self, inner: LinearOperator, hermitian: bool) -> None:
+    def __init__(self, inner: LinearOperator, hermitian: bool | None, positive_semidefinite: bool | None = None) -> None:
         self.inner = inner
-        super().__init__(
-            inner.shape, inner.dtype, hermitian=hermitian, positive_semidefinite=inner.positive_semidefinite, backend=inner.backend
-        )
+        known = inner.positive_semidefinite if positive_semidefinite is None else positive_semidefinite
+        super().__init__(inner.shape, inner.dtype, hermitian=hermitian, positive_semidefinite=known, backend=inner.backend)
 
     def _matmat(self, x: Array) -> Array:
         return self.inner.matmat(x)

@@ -24,6 +24,7 @@ def aslinearoperator(
     shape: tuple[int, int] | None = None,
     dtype: Any = None,
     hermitian: bool | None = None,
+    positive_semidefinite: bool | None = None,
     backend: str | Backend | None = None,
 ) -> LinearOperator:
     """Wrap whatever multiplies vectors as a `LinearOperator`.
@@ -44,6 +45,9 @@ def aslinearoperator(
     hermitian : bool, optional
         Whether the operator equals its conjugate transpose. Not checked here: Lanczos finds out a wrong claim.
         When not given it is looked up where that is cheap (dense and sparse arrays are compared with their transpose).
+    positive_semidefinite : bool, optional
+        Whether all eigenvalues are at least zero, which implies Hermitian. Not checked here; `solve` then takes conjugate
+        gradients and `trace` the estimator for such operators.
     backend : str, Backend or None
         Where the vectors live; by default where `obj` lives.
 
@@ -66,6 +70,18 @@ def aslinearoperator(
     >>> a @ np.ones(3)
     array([2., 2., 2.])
     """
+    if positive_semidefinite is not None:
+        if positive_semidefinite and hermitian is False:
+            raise ValueError("A positive semidefinite operator is Hermitian, but hermitian=False was asked for; drop one of the two.")
+        operator = aslinearoperator(
+            obj, shape=shape, dtype=dtype, hermitian=True if positive_semidefinite else hermitian, backend=backend
+        )
+        known = operator.positive_semidefinite
+        if known is not None and known != positive_semidefinite:
+            raise ValueError(
+                f"The operator is marked positive_semidefinite={known}, but positive_semidefinite={positive_semidefinite} was asked for."
+            )
+        return operator if known is not None else DeclaredOperator(operator, operator.hermitian, positive_semidefinite)
     if isinstance(obj, LinearOperator):
         return _as_declared(obj, shape, dtype, hermitian, backend)
     if isinstance(obj, (list, tuple)):

@@ -57,11 +57,13 @@ class MatrixOperator(LinearOperator):
 
 
 def dense_symmetry(matrix: Array, hermitian: bool | None, backend: Backend, rounding: float = 0.0) -> bool | None:
-    """Whether a dense matrix is Hermitian, unless that is known; None where it is up to the rounding of a narrow type."""
+    """Whether a dense matrix is Hermitian, unless that is known; None where it is up to rounding, so that products decide."""
     n = matrix.shape[0]
     if hermitian is not None or n != matrix.shape[1]:
         return hermitian
     step = max(1, _ENTRIES_AT_A_TIME // n)
+    found = backend.dtype_of(matrix)
+    rounding = max(rounding, float(np.finfo(found).eps) if found.kind in "fc" else 0.0)
     exact = True
     for first in range(0, n, step):
         last = min(first + step, n)
@@ -79,7 +81,7 @@ def dense_symmetry(matrix: Array, hermitian: bool | None, backend: Backend, roun
 
 
 def sparse_symmetry(matrix: Any, hermitian: bool | None) -> bool | None:
-    """Whether a sparse matrix of SciPy or CuPy is Hermitian, unless that is known."""
+    """Whether a sparse matrix of SciPy or CuPy is Hermitian, unless that is known; None where it is up to rounding."""
     if hermitian is not None or matrix.shape[0] != matrix.shape[1]:
         return hermitian
     # NaN differs from itself; it counts as equal, as in a dense matrix.
@@ -87,7 +89,11 @@ def sparse_symmetry(matrix: Any, hermitian: bool | None) -> bool | None:
     if difference.nnz == 0:
         return True
     if not np.isnan(float(abs(matrix).sum())):
-        return False
+        if matrix.dtype.kind not in "fc":
+            return False
+        mirrored = matrix.conj().T
+        beyond = abs(matrix - mirrored) > (abs(matrix) + abs(mirrored)) * (2 * float(np.finfo(matrix.dtype).eps))
+        return False if beyond.nnz else None
     entries, mirrored = matrix.tocsr(), matrix.conj().T.tocsr()
     row, column = difference.row, difference.col
     left, right = (np.asarray(_host(m[row, column])).ravel() for m in (entries, mirrored))

@@ -79,6 +79,25 @@ def test_a_singular_sparse_matrix():
     assert result.residual_norms.max() < 1e-8
 
 
+@pytest.mark.parametrize("parts", [1, 2])
+def test_the_laplacian_of_a_grid_and_what_lies_beside_its_null_space(parts):
+    """A factorisation of a singular matrix need not fail; its inverse is ruled by the null space, once for each part."""
+    path = [2 - 2 * np.cos(np.pi * np.arange(m) / m) for m in (60, 50)]
+    line = []
+    for m in (60, 50):
+        diagonal = np.r_[1.0, np.full(m - 2, 2.0), 1.0]
+        line.append(sparse.diags_array([diagonal, -np.ones(m - 1), -np.ones(m - 1)], offsets=[0, 1, -1]))
+    grid = sparse.kron(line[0], sparse.eye_array(50)) + sparse.kron(sparse.eye_array(60), line[1])
+    matrix = sparse.block_diag([grid] * parts, format="csr")
+    values = np.repeat(np.add.outer(*path).ravel(), parts)
+    for k in (1, 3, 6):
+        if parts == 2 and k % 2:
+            continue
+        result = ls.eigsh(matrix, k, which="SM", tol=1e-10)
+        np.testing.assert_allclose(result.eigenvalues, smallest(values, k), atol=1e-10)
+        assert result.converged.all() and result.residual_norms.max() < 1e-8
+
+
 def test_what_does_not_converge_is_marked():
     with pytest.warns(UserWarning, match="converged within"):
         result = ls.eigsh(function(np.linspace(-1, 1, 3001)), 3, which="SM", tol=1e-12, max_matvecs=500)

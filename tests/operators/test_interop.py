@@ -218,3 +218,30 @@ def test_bad_objects(obj, options, error, message):
 def test_bad_structured_operators(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_symmetric_up_to_rounding_is_left_to_the_products():
+    """A matrix scaled from both sides differs from its transpose in the last digit."""
+    scale = 1 / np.sqrt(np.random.default_rng(0).uniform(1, 9, 200))
+    weights = rotated(np.linspace(1, 2, 200))
+    normalised = (scale[:, None] * weights) * scale
+    assert (normalised != normalised.T).any()
+    for matrix in (normalised, sparse.csr_array(normalised)):
+        operator = ls.aslinearoperator(matrix)
+        assert operator.hermitian is None
+        assert ls.eigsh(operator, 1, which="LA").eigenvalues[0] == pytest.approx(np.linalg.eigvalsh(normalised)[-1], rel=1e-6)
+    for matrix in (normalised + np.triu(1e-12 * np.ones((200, 200))), sparse.csr_array(np.triu(normalised))):
+        assert ls.aslinearoperator(matrix).hermitian is False
+
+
+def test_positive_semidefinite_can_be_declared():
+    matrix = rotated(np.linspace(0, 2, 50))
+    for obj, options in ((matrix, {}), (lambda x: matrix @ x, {"shape": (50, 50), "dtype": float}), (ls.aslinearoperator(matrix), {})):
+        operator = ls.aslinearoperator(obj, positive_semidefinite=True, **options)
+        assert operator.hermitian and operator.positive_semidefinite
+        np.testing.assert_allclose(operator @ np.ones(50), matrix @ np.ones(50), atol=1e-12)
+        assert ls.solve(operator, np.ones(50), shift=1.0).method == "cg"
+    with pytest.raises(ValueError, match="positive semidefinite operator is Hermitian"):
+        ls.aslinearoperator(matrix, hermitian=False, positive_semidefinite=True)
+    with pytest.raises(ValueError, match="marked positive_semidefinite=True"):
+        ls.aslinearoperator(ls.identity(3), positive_semidefinite=False)
