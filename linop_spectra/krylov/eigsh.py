@@ -24,6 +24,7 @@ from .verification import find_missed
 
 Which = Literal["LM", "LA", "SA", "SM", "BE"]
 _PRODUCTS_BETWEEN_LOOKS = 10
+_LONG, _FEW = 50_000, 4
 _RESTARTS_BETWEEN_GROWTHS = 10
 _NULL = 1e10  # eigenvalues of the inverse beyond this, times the norm, belong to the null space
 
@@ -193,7 +194,9 @@ def _extreme(search: _Search) -> EigenResult:
 def _iterate(search: _Search, solver: ThickRestart, budget: int, bar: Any) -> str:
     """Grow and restart until the pairs have converged, or something ends it; returns the status."""
     shown = restarts = 0
-    look = max(_PRODUCTS_BETWEEN_LOOKS, 2 * search.k + 8)
+    # For long vectors a look costs nothing beside a product.
+    often = search.operator.shape[0] >= _LONG
+    look = search.k + _FEW if often else max(_PRODUCTS_BETWEEN_LOOKS, 2 * search.k + 8)
     while True:
         try:
             full = solver.fill(min(look, budget - solver.num_matvecs), lambda: search.late)
@@ -204,7 +207,7 @@ def _iterate(search: _Search, solver: ThickRestart, budget: int, bar: Any) -> st
         except Exception as error:
             _raise_with_partial(search, solver, error)
         # Before the first restart easy problems may be done; after it the space is looked at when it is full.
-        look = max(_PRODUCTS_BETWEEN_LOOKS, solver.m // 3) if restarts == 0 else solver.max_basis
+        look = _FEW if often else max(_PRODUCTS_BETWEEN_LOOKS, solver.m // 3) if restarts == 0 else solver.max_basis
         _, residuals, norm = solver.wanted()
         good = int(np.sum(residuals <= search.tol * norm))
         bar.advance(max(0, good - shown))
@@ -218,7 +221,7 @@ def _iterate(search: _Search, solver: ThickRestart, budget: int, bar: Any) -> st
         if full:
             solver.restart()
             restarts += 1
-            look = solver.max_basis
+            look = _FEW if often else solver.max_basis
             if search.max_basis is None and restarts % _RESTARTS_BETWEEN_GROWTHS == 0:
                 solver.enlarge()
 
