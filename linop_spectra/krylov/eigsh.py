@@ -169,7 +169,7 @@ def _extreme(search: _Search) -> EigenResult:
             if status != "complete" or not search.verify or solver.complete:
                 break
             values, vectors = solver.vectors(wanted)
-            margin = float(np.max(residuals)) + 10 * float(np.finfo(search.operator.dtype).eps) * norm
+            margin = float(np.max(residuals)) + 10 * search.operator.unit_rounding * norm
             try:
                 missed, products = find_missed(
                     search.operator, values, vectors, search.which, norm=norm, margin=margin, most=solver.num_matvecs // 4, seed=search.seed
@@ -185,8 +185,10 @@ def _extreme(search: _Search) -> EigenResult:
             # A wider block holds one more copy, from a vector of its own.
             solver.restart()
             if not solver.can_widen:
-                again = _extreme(dataclasses.replace(search, block_size=2 * solver.b, start=vectors.T))
-                return dataclasses.replace(again, num_matvecs=again.num_matvecs + solver.num_matvecs + spent_on_search)
+                spent = solver.num_matvecs + spent_on_search
+                left = max(budget - spent, 4 * solver.b)
+                again = _extreme(dataclasses.replace(search, block_size=2 * solver.b, start=vectors.T, max_matvecs=left))
+                return dataclasses.replace(again, num_matvecs=again.num_matvecs + spent)
             solver.widen()
     return _finish(search, solver, status, spent_on_search)
 
@@ -230,7 +232,12 @@ def _finish(search: _Search, solver: ThickRestart, status: str, further_products
     wanted, residuals, norm = solver.wanted()
     values, vectors = solver.vectors(wanted)
     if status != "interrupted" and not failed:  # else nobody waits for k more products: the estimates have to do
-        residuals = true_residuals(search.operator, values, vectors)
+        try:
+            residuals = true_residuals(search.operator, values, vectors)
+        except KeyboardInterrupt:
+            status = "interrupted"
+        except Exception as error:
+            _raise_with_partial(search, solver, error)
         solver.num_matvecs += search.k
     eps = float(np.finfo(search.operator.dtype).eps)
     converged = residuals <= search.tol * norm + 8 * eps * norm
