@@ -37,6 +37,8 @@ class EigenResult:
         Why the search ended.
     method : str
         How the pairs were found.
+    verified : bool
+        Whether a search in what is left of the space has shown that no wanted eigenvalue, and no copy of a multiple one, is missing.
     """
 
     eigenvalues: np.ndarray
@@ -48,11 +50,12 @@ class EigenResult:
     seconds: float
     status: str = "complete"
     method: str = "thick-restart Lanczos"
+    verified: bool = False
 
     def save(self, path: PathLike) -> None:
         """Write the pairs to `path` (``.npz``); `linop_spectra.load` reads them back."""
         arrays = {name: getattr(self, name) for name in ("eigenvalues", "residual_norms", "converged")}
-        scalars = {name: getattr(self, name) for name in ("norm_estimate", "num_matvecs", "seconds", "status", "method")}
+        scalars = {name: getattr(self, name) for name in ("norm_estimate", "num_matvecs", "seconds", "status", "method", "verified")}
         save_result(path, "eigenpairs", scalars, {**arrays, "eigenvectors": on_host(self.eigenvectors)})
 
     @classmethod
@@ -64,6 +67,8 @@ class EigenResult:
         lines = [f"{'eigenvalue':>16s} {'residual':>10s}"]
         for value, residual, good in zip(self.eigenvalues, self.residual_norms, self.converged, strict=True):
             lines.append(f"{value:16.8g} {residual:10.1e}" + ("" if good else "  not converged"))
+        if not self.verified:
+            lines.append("not verified: a copy of a multiple eigenvalue may be missing")
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:

@@ -93,7 +93,8 @@ def eigsh(
         Products after which unconverged pairs are returned, marked; by default 100 times the basis, at least 10,000.
     verify : bool
         Whether to look for missed copies of multiple eigenvalues and members of clusters, in a short run orthogonal to the pairs
-        that were found. It takes at most a quarter of the products again, or 20; what it finds makes the block wider.
+        that were found. It ends when the rest of the spectrum has been seen to lie inside, after as many products again at most;
+        what it finds makes the block wider. ``verified`` says whether it came to an end.
     seed : int
         Seed of the random vectors.
     time_budget : float, optional
@@ -161,18 +162,19 @@ def _extreme(search: _Search) -> EigenResult:
         search.operator, search.k, search.which, search.block_size, search.max_basis, search.start, search.seed
     )
     budget = search.max_matvecs or max(100 * solver.max_basis, 10_000)
-    spent_on_search = 0
+    spent_on_search, verified = 0, False
+    wrong, margin = None, 0.0
     with ProgressBar(search.progress, search.k, "eigsh", unit="pair") as bar:
         while True:
-            status = _iterate(search, solver, budget, bar)
+            status = _iterate(search, solver, budget, bar, wrong, margin)
             wanted, residuals, norm = solver.wanted()
             if status != "complete" or not search.verify or solver.complete:
                 break
             values, vectors = solver.vectors(wanted)
             margin = float(np.max(residuals)) + 10 * search.operator.unit_rounding * norm
             try:
-                missed, products = find_missed(
-                    search.operator, values, vectors, search.which, norm=norm, margin=margin, most=solver.num_matvecs // 4, seed=search.seed
+                verdict, products = find_missed(
+                    search.operator, values, vectors, search.which, norm=norm, margin=margin, most=solver.num_matvecs, seed=search.seed
                 )
             except KeyboardInterrupt:
                 status = "interrupted"
@@ -180,9 +182,11 @@ def _extreme(search: _Search) -> EigenResult:
             except Exception as error:
                 _raise_with_partial(search, solver, error)
             spent_on_search += products
-            if not missed:
+            if verdict != "missed":
+                verified = verdict == "complete"
                 break
-            # A wider block holds one more copy, from a vector of its own.
+            # A wider block holds one more copy, from a vector of its own. These values are not the wanted ones: go on until they change.
+            wrong = values
             solver.restart()
             if not solver.can_widen:
                 spent = solver.num_matvecs + spent_on_search
@@ -190,11 +194,14 @@ def _extreme(search: _Search) -> EigenResult:
                 again = _extreme(dataclasses.replace(search, block_size=2 * solver.b, start=vectors.T, max_matvecs=left))
                 return dataclasses.replace(again, num_matvecs=again.num_matvecs + spent)
             solver.widen()
-    return _finish(search, solver, status, spent_on_search)
+    # A space that is everything leaves nothing out.
+    return _finish(search, solver, status, spent_on_search, verified=verified or (status == "complete" and solver.complete))
 
 
-def _iterate(search: _Search, solver: ThickRestart, budget: int, bar: Any) -> str:
-    """Grow and restart until the pairs have converged, or something ends it; returns the status."""
+def _iterate(
+    search: _Search, solver: ThickRestart, budget: int, bar: Any, wrong: np.ndarray | None = None, margin: float = 0.0
+) -> str:
+    """Grow and restart until the pairs have converged, to other values than `wrong`, or something ends it; returns the status."""
     shown = restarts = 0
     # For long vectors a look costs nothing beside a product.
     often = search.operator.shape[0] >= _LONG
@@ -210,11 +217,12 @@ def _iterate(search: _Search, solver: ThickRestart, budget: int, bar: Any) -> st
             _raise_with_partial(search, solver, error)
         # Before the first restart easy problems may be done; after it the space is looked at when it is full.
         look = _FEW if often else max(_PRODUCTS_BETWEEN_LOOKS, solver.m // 3) if restarts == 0 else solver.max_basis
-        _, residuals, norm = solver.wanted()
+        chosen, residuals, norm = solver.wanted()
         good = int(np.sum(residuals <= search.tol * norm))
         bar.advance(max(0, good - shown))
         shown = max(shown, good)
-        if good == search.k or solver.complete:
+        changed = wrong is None or bool(np.max(np.abs(solver.theta[chosen] - wrong)) > margin)
+        if (good == search.k and changed) or solver.complete:
             return "complete"
         if search.late:
             return "time budget"
@@ -228,7 +236,9 @@ def _iterate(search: _Search, solver: ThickRestart, budget: int, bar: Any) -> st
                 solver.enlarge()
 
 
-def _finish(search: _Search, solver: ThickRestart, status: str, further_products: int = 0, *, failed: bool = False) -> EigenResult:
+def _finish(
+    search: _Search, solver: ThickRestart, status: str, further_products: int = 0, *, verified: bool = False, failed: bool = False
+) -> EigenResult:
     wanted, residuals, norm = solver.wanted()
     values, vectors = solver.vectors(wanted)
     if status != "interrupted" and not failed:  # else nobody waits for k more products: the estimates have to do
@@ -245,7 +255,7 @@ def _finish(search: _Search, solver: ThickRestart, status: str, further_products
         status = "unconverged"
     return EigenResult(
         values, vectors.T, residuals, converged, norm, solver.num_matvecs + further_products,
-        time.perf_counter() - search.began, status,
+        time.perf_counter() - search.began, status, verified=verified and status == "complete",
     )  # fmt: skip
 
 
@@ -289,7 +299,7 @@ def _smallest(search: _Search) -> EigenResult:
     status = "complete" if converged.all() else "time budget" if search.late else "unconverged"
     return EigenResult(
         values, vectors.T, residuals, converged, norm, spent, time.perf_counter() - search.began, status,
-        "subspace iteration with a Chebyshev filter",
+        "subspace iteration with a Chebyshev filter", verified=False,
     )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from ..operators import LinearOperator
 from .thick_restart import Which
 from .tridiagonal import extreme_ritz
 
+Verdict = Literal["missed", "complete", "open"]
 _FIRST_LOOK = 5
 _FEWEST = 20
 _NOISE = 100.0
@@ -25,7 +26,7 @@ def project_out(operator: LinearOperator, rows: Array, w: Array) -> None:
 
 def find_missed(
     operator: LinearOperator, values: np.ndarray, vectors: Array, which: Which, *, norm: float, margin: float, most: int, seed: int
-) -> tuple[bool, int]:
+) -> tuple[Verdict, int]:
     """Look for an eigenvalue that belongs among the wanted ones and is not there.
 
     A Krylov space of one vector holds one eigenvector of each eigenvalue, whatever its multiplicity, and may pass over a member of a
@@ -55,13 +56,14 @@ def find_missed(
 
     Returns
     -------
-    tuple of (bool, int)
-        Whether one is missing, and the products spent.
+    tuple of (str, int)
+        ``"missed"`` where one is missing, ``"complete"`` where the end of what is left was resolved as lying inside, ``"open"``
+        where the products did not suffice to tell; and the products spent.
     """
     n, backend = operator.shape[0], operator.backend
     most = min(max(most, _FEWEST), n - len(values))
     if most < 1:
-        return False, 0
+        return "complete", 0
     v, previous, w = (backend.empty((n,), operator.dtype) for _ in range(3))
     v[...] = backend.probes(n, (0,), kind="sphere", seed=seed, domain="eigsh verification", dtype=operator.dtype)[0, :]
     for _ in range(2):
@@ -70,14 +72,15 @@ def find_missed(
     noise = _NOISE * float(np.finfo(operator.dtype).eps) * norm
     alphas: list[float] = []
     betas: list[float] = []
-    look = _FIRST_LOOK
+    look, resolved = _FIRST_LOOK, False
     while len(alphas) < most:
         w[...] = operator.matmat(v[:, None])[:, 0]
-        project_out(operator, vectors, w)
         if betas:
             backend.axpy(-betas[-1], previous, w)
         alphas.append(_host(operator, backend.dot(v, w)))
         backend.axpy(-alphas[-1], v, w)
+        # Last of all: rounding along the pairs that were found would grow from step to step, as that of a far outlier does.
+        project_out(operator, vectors, w)
         betas.append(_host(operator, backend.norm(w)))
         if not math.isfinite(betas[-1]):
             raise FloatingPointError("A product with the operator holds NaN or infinity.")
@@ -87,12 +90,15 @@ def find_missed(
             look += max(_FIRST_LOOK, look // 4)
             excess, error = _excess(extreme_ritz(np.array(alphas), np.array(betas)), values, which)
             if excess > margin:
-                return True, len(alphas)
-            if exhausted or (excess + error < 0 and error <= _RESOLVED * -excess):
-                break
+                return "missed", len(alphas)
+            # Twice in a row: a Ritz value may rest for a while at an eigenvalue below the one it goes to.
+            inside = excess + error < 0 and error <= _RESOLVED * -excess
+            if exhausted or len(alphas) == n - len(values) or (inside and resolved):
+                return "complete", len(alphas)
+            resolved = inside
         backend.scale_into(w, 1.0 / betas[-1], previous)
         v, previous = previous, v
-    return False, len(alphas)
+    return "open", len(alphas)
 
 
 def _host(operator: LinearOperator, scalar: Any) -> float:
