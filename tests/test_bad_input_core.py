@@ -1,7 +1,5 @@
 """Matrices that are hardly any, types that are hardly numbers, products that misbehave: the right number, or one clear sentence."""
 
-import warnings
-
 import numpy as np
 import pytest
 from helpers import random_array, rotated
@@ -151,13 +149,67 @@ def test_singular_systems_that_have_a_solution(method, n):
 )
 def test_singular_systems_without_solution(matrix):
     b = np.arange(1.0, len(matrix) + 1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    if np.linalg.norm(matrix @ b - (b @ b) * b) < 1e-9:  # b itself spans the range
+        b[0] = -1.0
+    with pytest.warns(UserWarning, match="singular, and for 1 of 1 right-hand sides it has no solution"):
         result = solve(matrix, b)
+    assert np.linalg.norm(np.asarray(result)) <= 1e3 * np.linalg.norm(b)
     residual = np.linalg.norm(b - matrix @ np.asarray(result))
     least = np.linalg.norm(b - matrix @ np.linalg.lstsq(matrix, b, rcond=None)[0])
     assert result.residual_norms[0] == pytest.approx(residual, rel=1e-6)
     assert result.least_squares.all() and residual == pytest.approx(least, rel=1e-4)
+
+
+@pytest.mark.parametrize("matrix", [low_rank(6), np.ones((6, 6)), np.diag([1.0, 2, 0, 0, 0]), rotated([1.0, 2, 3, 0, 0, 0])], ids=str)
+def test_singular_systems_with_solutions(matrix):
+    """The one of least norm, since no start vector adds to it."""
+    b = matrix @ np.arange(1.0, len(matrix) + 1)
+    result = solve(matrix, b, tol=1e-12)
+    assert result.converged.all() and not result.least_squares.any()
+    np.testing.assert_allclose(np.asarray(result), np.linalg.lstsq(matrix, b, rcond=1e-12)[0], rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.complex128])
+@pytest.mark.parametrize("kind", ["few values", "generic", "decaying"])
+def test_random_singular_systems(kind, dtype):
+    """Marked where there is no solution, with the residual of a dense solver; solved where there is one."""
+    for seed in range(20):
+        n = 4 + 2 * seed
+        rank = 1 + (7 * seed) % (n - 1)
+        random = random_array((4, n), np.float64, seed)
+        x = random[0]
+        values = {"few values": np.resize([1.0, 2, -3], n), "generic": x + np.sign(x), "decaying": 10 ** np.clip(x - 1, -2, 0)}[kind]
+        matrix = rotated(np.where(np.arange(n) < rank, values, 0.0), seed, dtype)
+        wide, b = matrix.astype(np.complex128), random[1].astype(dtype)
+        tol = 1e-4 if dtype == np.float32 else 1e-8
+        with pytest.warns(UserWarning, match="it has no solution"):
+            result = solve(matrix, b, tol=tol)
+        residual = np.linalg.norm(b - wide @ np.asarray(result))
+        eigenvalues, vectors = np.linalg.eigh(wide)
+        null = vectors[:, np.argsort(np.abs(eigenvalues))[: n - rank]]
+        least, size = np.linalg.norm(null.conj().T @ b), float(np.linalg.norm(b))
+        assert result.least_squares.all() and not result.converged.any()
+        assert least - 1e-5 * size <= residual <= least + 1e-3 * size
+        assert result.residual_norms[0] == pytest.approx(residual, abs=(1e-3 if dtype == np.float32 else 1e-9) * size)
+        solvable = solve(matrix, matrix @ b, tol=tol)
+        assert solvable.converged.all() and not solvable.least_squares.any()
+
+
+@pytest.mark.parametrize("library", ["torch", "ml_dtypes"])
+def test_systems_of_bfloat16_matrices_reach_what_single_precision_allows(library):
+    """Products of such a matrix are exact in float32: only its symmetry is narrow."""
+    values = np.array([0.5, 1.0, 2.0, 4.0, -8.0, 3.0])
+    wide = np.diag(values) + 0.25 * np.ones((6, 6))
+    if library == "torch":
+        torch = pytest.importorskip("torch")
+        matrix = torch.tensor(wide).to(torch.bfloat16)
+    else:
+        matrix = wide.astype(pytest.importorskip("ml_dtypes").bfloat16)
+    b = np.arange(1.0, 7.0, dtype=np.float32)
+    for operator in (ls.aslinearoperator(matrix), ls.aslinearoperator(matrix) + 0 * ls.identity(6, dtype=np.float32)):
+        result = solve(operator, b, tol=2e-6)
+        residual = np.linalg.norm(b - wide @ np.asarray(result, dtype=float)) / np.linalg.norm(b)
+        assert result.converged.all() and residual <= 3e-6
 
 
 def test_functions_with_large_values():
@@ -292,7 +344,7 @@ def test_products_in_shared_memory(habit):
     assert ls.spectral_density(operator, num_steps=30).trace().value == pytest.approx(values.sum(), rel=0.1)
 
 
-PARTIAL = [name for name in FUNCTIONS if name not in ("check_operator", "trace exact", "spectral_norm", "eigsh SM", "diagonal")]
+PARTIAL = [name for name in FUNCTIONS if name not in ("check_operator", "trace exact", "spectral_norm", "eigsh SM", "svds SM", "diagonal")]
 
 
 @pytest.mark.parametrize("name", PARTIAL)
@@ -353,6 +405,19 @@ def test_other_functions_at_extreme_scales(scale):
     assert ls.frobenius_norm(a).value / scale == pytest.approx(np.linalg.norm(values), rel=0.2)
     assert ls.spectral_density(a, num_steps=40).trace().value / scale == pytest.approx(values.sum(), rel=0.1)
     assert ls.check_operator(a).passed
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128])
+@pytest.mark.parametrize("scale", [4e-277, 1e-290, 1e-300, 1e290, 1e300])
+@pytest.mark.parametrize("shape", [(1, 1), (2, 2), (1, 3), (8, 5)], ids=str)
+def test_singular_values_at_extreme_scales(shape, scale, dtype):
+    matrix = random_array(shape, dtype, 1)
+    exact = np.linalg.svd(matrix, compute_uv=False)
+    for which, expected in (("LM", exact[0]), ("SM", exact[-1])):
+        result = svds(scale * matrix, 1, which=which, tol=1e-10)
+        assert result.singular_values[0] / scale == pytest.approx(expected, rel=1e-9)
+        assert result.converged.all() and result.residual_norms[0] / scale <= 1e-9 * exact[0]
+        assert result.norm_estimate / scale == pytest.approx(exact[0], rel=1e-6)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e12])

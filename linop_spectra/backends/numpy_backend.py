@@ -171,8 +171,10 @@ class NumpyBackend:
             return largest
         if largest == 0.0:
             return 0.0
-        scaled = x.astype(np.complex128 if np.iscomplexobj(x) else np.float64) / largest
-        return largest * float(np.sqrt(np.real(np.vdot(scaled, scaled))))
+        # By a power of two: a complex division by a tiny number would overflow on the way.
+        exponent = int(np.clip(np.frexp(largest)[1], -1000, 1000))
+        scaled = x.astype(np.complex128 if np.iscomplexobj(x) else np.float64) * 2.0**-exponent
+        return float(np.sqrt(np.real(np.vdot(scaled, scaled)))) * 2.0**exponent
 
     def axpy(self, a: Any, x: np.ndarray, y: np.ndarray) -> None:
         """``y += a x`` in place, by BLAS."""

@@ -14,7 +14,7 @@ from ..backends import Array
 from ..krylov.result import on_host
 from ..operators import LinearOperator, aslinearoperator
 from ..results import PathLike, html_table, register, save_result
-from .sampling import BLOCK, half_width, multiply, random_rows, sample, unit_rows
+from .sampling import BLOCK, ScaledProducts, half_width, multiply, random_rows, sample, unit_rows
 from .trace import budget_of, check_real_trace, decays
 from .xdiag import XDiagForms
 
@@ -184,7 +184,10 @@ def diagonal(
         value, variance, dof = sampler.found()
         first = variance[:1]  # of one sample all are infinite
         known = bool(np.isfinite(np.real(operator.backend.fetch([operator.backend.dot(first, first)])[0])))
-        return DiagonalEstimate(value, variance**0.5, sampler.rounding, dof, sampler.spent, seconds, sampler.method, converged and known)
+        unit = 1.0 / sampler.unit
+        return DiagonalEstimate(
+            value * unit, variance**0.5 * unit, sampler.rounding * unit, dof, sampler.spent, seconds, sampler.method, converged and known
+        )
 
     result: DiagonalEstimate = sample(
         sampler, allowed, tol=tol, time_budget=time_budget, progress=progress, description="diagonal", finish=finish
@@ -198,7 +201,7 @@ class _DiagonalSampler:
 
     def __init__(self, operator: LinearOperator, seed: int) -> None:
         self.operator, self.seed, self.n, self.spent = operator, seed, operator.shape[0], 0
-        self.largest = 0.0
+        self._multiply = ScaledProducts(operator)
 
     @property
     def useful(self) -> bool:
@@ -220,12 +223,16 @@ class _DiagonalSampler:
     @property
     def rounding(self) -> float:
         """Rounding of an entry: ``4 eps |A z|`` with the largest product seen."""
-        return 4 * self.operator.unit_rounding * self.largest
+        return 4 * self.operator.unit_rounding * self._multiply.largest
 
-    def _multiply(self, rows: Array, done: int) -> Array:
-        products, norms = multiply(self.operator, rows, done)
-        self.largest = max(self.largest, float(norms.max()))
-        return products
+    @property
+    def unit(self) -> float:
+        """Power of two that everything here is multiplied by, so that squares of it are numbers."""
+        return self._multiply.unit
+
+    def take_over(self, other: _DiagonalSampler) -> None:
+        """Go on in the unit of another sampler, whose products are used here."""
+        self._multiply = ScaledProducts(self.operator, other._multiply)
 
     def _wide(self, x: Array) -> Array:
         """Real part in double precision."""
@@ -242,7 +249,12 @@ class _Exact(_DiagonalSampler):
 
     def __init__(self, operator: LinearOperator, seed: int) -> None:
         super().__init__(operator, seed)
-        self._value = self._constant(0.0)
+        self._value, self._largest = self._constant(0.0), 0.0
+
+    @property
+    def rounding(self) -> float:
+        """Rounding of an entry."""
+        return 4 * self.operator.unit_rounding * self._largest
 
     @property
     def useful(self) -> bool:
@@ -250,7 +262,8 @@ class _Exact(_DiagonalSampler):
 
     def advance(self, limit: int) -> int:
         indices = range(self.spent, min(self.spent + min(BLOCK, limit), self.n))
-        products = self._multiply(unit_rows(self.operator, indices), self.spent)
+        products, norms = multiply(self.operator, unit_rows(self.operator, indices), self.spent)  # nothing is squared
+        self._largest = max(self._largest, float(norms.max()))
         for position, index in enumerate(indices):
             self._value[index : index + 1] = self._wide(products[position, index : index + 1])
         self.spent += len(indices)
@@ -310,8 +323,6 @@ class _XDiag(_DiagonalSampler):
             count = rows.shape[0]
             if limit < count:
                 return 0
-            self.largest = max(self.largest, *(float(x) for x in np.real(self.operator.backend.fetch(
-                [self.operator.backend.norm(products[i, :]) for i in range(count)]))))  # fmt: skip
         else:
             count = min(BLOCK, max(limit // 2, 1 if not self.spent else 0), self.n - self._forms.rank)
             if count < 1:
@@ -331,9 +342,7 @@ class _XDiag(_DiagonalSampler):
                 new += self._forms.append_spanning(self._multiply(probe, self.spent + spent))
                 spent += 1
             if new:
-                adjoint = self.operator if self.operator.hermitian else self.operator.H
-                images, norms = multiply(adjoint, self._forms.range.newest(new), self.spent + spent)
-                self.largest = max(self.largest, float(norms.max()))
+                images = self._multiply(self._forms.range.newest(new), self.spent + spent, adjoint=not self.operator.hermitian)
                 self._forms.append_images(images)
                 spent += new
         self.spent += spent
@@ -360,6 +369,7 @@ class _Auto(_DiagonalSampler):
             if decays(self.operator, current.last[1], self._allowed):
                 better = _XDiag(self.operator, self.seed, current.last)
                 better.spent = self.spent
+                better.take_over(current)
                 taken = better.advance(limit)
                 self._current, self.spent = better, better.spent
                 return taken
@@ -370,6 +380,10 @@ class _Auto(_DiagonalSampler):
     @property
     def method(self) -> str:  # type: ignore[override]
         return self._current.method
+
+    @property
+    def unit(self) -> float:
+        return self._current.unit
 
     @property
     def doubling(self) -> bool:  # type: ignore[override]

@@ -11,7 +11,7 @@ from ..backends import Array
 from ..krylov.basis import DenseBasis
 from ..krylov.orthonormal import OrthonormalRows
 from ..operators import LinearOperator
-from .sampling import BLOCK, half_width, mean_with_error, multiply, random_rows, unit_rows
+from .sampling import BLOCK, ScaledProducts, half_width, mean_with_error, multiply, random_rows, unit_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class TraceSampler:
     def __init__(self, operator: LinearOperator, seed: int) -> None:
         self.operator, self.seed, self.spent = operator, seed, 0
         self.n = operator.shape[0]
-        self.largest = 0.0
+        self._multiply = ScaledProducts(operator)
 
     @property
     def useful(self) -> bool:
@@ -53,10 +53,19 @@ class TraceSampler:
         now = self.found()
         return half_width(now.error, now.dof) + now.rounding <= tol * abs(now.value)
 
-    def _multiply(self, rows: Array, done: int) -> Array:
-        products, norms = multiply(self.operator, rows, done)
-        self.largest = max(self.largest, float(norms.max()))
-        return products
+    @property
+    def unit(self) -> float:
+        """Power of two that everything here is multiplied by, so that squares of it are numbers."""
+        return self._multiply.unit
+
+    @property
+    def largest(self) -> float:
+        """Largest norm of a product so far."""
+        return self._multiply.largest
+
+    def take_over(self, other: TraceSampler) -> None:
+        """Go on in the unit of another sampler, whose products are used here."""
+        self._multiply = ScaledProducts(self.operator, other._multiply)
 
     @property
     def rounding(self) -> float:
@@ -107,7 +116,7 @@ class Exact(TraceSampler):
 
     def __init__(self, operator: LinearOperator, seed: int = 0) -> None:
         super().__init__(operator, seed)
-        self.total = self._modulus = 0.0
+        self.total = self._modulus = self._largest = 0.0
 
     @property
     def useful(self) -> bool:
@@ -118,7 +127,8 @@ class Exact(TraceSampler):
         """One block of unit vectors."""
         indices = range(self.spent, min(self.spent + min(BLOCK, limit), self.n))
         rows = unit_rows(self.operator, indices)
-        products = self._multiply(rows, self.spent)
+        products, norms = multiply(self.operator, rows, self.spent)  # sums need no unit of their own
+        self._largest = max(self._largest, float(norms.max()))
         forms = self._forms(rows, products)
         self.total += math.fsum(forms)
         self._modulus += math.fsum(map(abs, forms))
@@ -127,7 +137,7 @@ class Exact(TraceSampler):
 
     def found(self) -> Found:
         """The sum; its rounding is that of the diagonal entries."""
-        return Found(self.total, 0.0, math.inf, self.operator.unit_rounding * (self._modulus + math.sqrt(self.n) * self.largest))
+        return Found(self.total, 0.0, math.inf, self.operator.unit_rounding * (self._modulus + math.sqrt(self.n) * self._largest))
 
 
 class HutchPlusPlus(TraceSampler):

@@ -104,13 +104,13 @@ class RangeForms:
         K, C = Sh @ H @ S, Sh @ S
         HX = H @ X
         outside = np.sum(W.conj() * Y - X.conj() * Y - T.conj() * X + X.conj() * HX, axis=-2)
-        perp = np.maximum(self.squares - np.sum(np.abs(X) ** 2, axis=-2), _TINY)
+        perp = np.maximum(self.squares - np.sum(np.abs(X) ** 2, axis=-2), _ROUNDING * self.squares)
         inside = np.trace(H, axis1=-2, axis2=-1)[..., None] - _diagonal(K)
         t = np.real(inside + (n - rank + 1) / perp * outside)
 
         # Without vector j too it loses s', the part of s_j that is orthogonal to s_i.
         own = np.eye(m, dtype=bool)
-        size = np.where(own, 1.0, np.maximum(1 - np.abs(C) ** 2, _TINY))
+        size = np.where(own, 1.0, np.maximum(1 - np.abs(C) ** 2, _ROUNDING))
 
         def along(B: np.ndarray) -> np.ndarray:
             """``s'^H b_i`` at [i, j] from ``s_j^H b_i`` at [j, i]."""
@@ -201,7 +201,7 @@ class NystromForms:
         t = whole[..., None] - v / d + (n - count + 1) * g / d
         own = np.eye(m, dtype=bool)
         share = inverse / d[..., None, :]
-        d2 = np.where(own, 1.0, np.maximum(d[..., :, None] - np.abs(inverse) ** 2 / d[..., None, :], _TINY))
+        d2 = np.where(own, 1.0, np.maximum(d[..., :, None] - np.abs(inverse) ** 2 / d[..., None, :], _ROUNDING * d[..., :, None]))
         v2 = v[..., :, None] - 2 * np.real(G * share.conj()) + np.abs(share) ** 2 * v[..., None, :]
         g2 = g[..., :, None] - np.abs(rest) ** 2 / g[..., None, :]
         both = whole[..., None, None] - (v / d)[..., None, :] - v2 / d2 + (n - count + 2) * g2 / d2
@@ -250,6 +250,8 @@ def _mixture(forms: Forms, seed: int, rotation: int) -> tuple[np.ndarray, np.nda
 
 
 _TINY = np.finfo(np.float64).tiny
+# Differences below this are rounding: two vectors take the same direction away from the space.
+_ROUNDING = 100 * np.finfo(np.float64).eps
 
 
 def _h(x: np.ndarray) -> np.ndarray:

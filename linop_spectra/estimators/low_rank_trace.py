@@ -165,7 +165,6 @@ class XNysTrace(_LeaveOneOut):
         if self._first is not None:
             (rows, products), spent = self._first, 0
             self.spanning, self._first = rows.shape[0], None
-            self.largest = max(float(x) for x in np.real(self._norms(products)))
             self._add(rows, products)
         count = min(BLOCK, limit, self.n - self.probes.length)
         if count <= 0 or (self.largest == 0.0 and self.probing):
@@ -219,7 +218,7 @@ class XNysTrace(_LeaveOneOut):
         if lowest < -rounding * size:
             raise ValueError(
                 "The argument method is 'xnystrace', which needs a positive semidefinite operator, but this one has a negative "
-                f"quadratic form ({lowest / self.n:.3g} for a vector of about unit length): use 'xtrace' or 'hutch++'."
+                f"quadratic form ({lowest / self.n / self.unit:.3g} for a vector of about unit length): use 'xtrace' or 'hutch++'."
             )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .._progress import Progress
-from ..krylov import eigsh
+from ..krylov import eigsh, svds
 from ..operators import LinearOperator, aslinearoperator
 from ..results import Estimate
 from .functions import density_for
@@ -51,16 +51,15 @@ def spectral_norm(
     options: dict[str, Any] = {"tol": tol, "seed": seed, "time_budget": time_budget, "progress": progress}
     if operator.hermitian:
         pair = eigsh(operator, k=1, which="LM", **options)
-        value, factor, method = float(abs(pair.eigenvalues[0])), 1, "thick-restart Lanczos"
-        error = float(pair.residual_norms[0])
+        value, error, method = float(abs(pair.eigenvalues[0])), float(pair.residual_norms[0]), "thick-restart Lanczos"
+        products, seconds, converged = pair.num_matvecs, pair.seconds, bool(pair.converged[0])
     else:
-        pair = eigsh(gram_operator(operator), k=1, which="LA", **options)
-        value, factor, method = math.sqrt(max(float(pair.eigenvalues[0]), 0.0)), 2, "thick-restart Lanczos on the Gram operator"
-        # The square root carries an error r in sigma^2 to about r / (2 sigma) in sigma.
-        error = float(pair.residual_norms[0]) / (2 * value) if value > 0 else math.sqrt(float(pair.residual_norms[0]))
+        triplet = svds(operator, k=1, **options)
+        value, error, method = float(triplet.singular_values[0]), float(triplet.residual_norms[0]), "thick-restart Golub-Kahan"
+        products, seconds, converged = triplet.num_matvecs, triplet.seconds, bool(triplet.converged[0])
     return Estimate(
-        value, quadrature_error=error, rounding_error=4 * operator.unit_rounding * value, num_matvecs=factor * pair.num_matvecs,
-        seconds=pair.seconds, method=method, converged=bool(pair.converged[0]),
+        value, quadrature_error=error, rounding_error=4 * operator.unit_rounding * value, num_matvecs=products, seconds=seconds,
+        method=method, converged=converged,
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from .._progress import Progress, ProgressBar
 from ..backends import Array
 from ..krylov.lanczos import check_time_budget
 from ..krylov.orthonormal import OrthonormalRows
+from ..krylov.scaling import unit_of
 from ..operators import LinearOperator
 
 BLOCK = 8
@@ -179,6 +180,40 @@ def multiply(operator: LinearOperator, rows: Array, done: int) -> tuple[Array, n
     return own, norms
 
 
+class ScaledProducts:
+    """Products in a unit of their own, a power of two that the first of them that is not zero decides; vectors are rows.
+
+    Attributes
+    ----------
+    unit : float
+        What the products are multiplied by, and results have to be divided by.
+    largest : float
+        Largest norm of a product so far, in that unit.
+    """
+
+    def __init__(self, operator: LinearOperator, like: ScaledProducts | None = None) -> None:
+        self._operator = operator
+        self._known: float | None = None if like is None else like._known
+        self.largest: float = 0.0 if like is None else like.largest
+
+    @property
+    def unit(self) -> float:
+        """What the products are multiplied by."""
+        return 1.0 if self._known is None else self._known
+
+    def __call__(self, rows: Array, done: int, *, adjoint: bool = False) -> Array:
+        """Products, as rows of our own; `done` products before these."""
+        operator = self._operator.H if adjoint else self._operator
+        products, norms = multiply(operator, rows, done)
+        if self._known is None:
+            self._known = unit_of(operator, norms)
+        if self.unit != 1.0:
+            for i in range(products.shape[0]):
+                operator.backend.scale_into(products[i, :], self.unit, products[i, :])
+        self.largest = max(self.largest, float(norms.max()) * self.unit)
+        return products
+
+
 def unit_rows(operator: LinearOperator, indices: range) -> Array:
     """Unit vectors as rows."""
     return operator.backend.asarray(np.eye(len(indices), operator.shape[1], indices.start, dtype=operator.dtype))
@@ -223,6 +258,11 @@ def mean_with_error(samples: np.ndarray) -> tuple[float, float, float]:
         Mean, standard error (infinite for one sample), degrees of freedom.
     """
     m = len(samples)
+    largest = float(np.max(np.abs(samples), initial=0.0))
+    if 0 < largest < math.inf and not 1e-60 < largest < 1e60:  # up to fourth powers are taken
+        unit = math.ldexp(1.0, min(max(math.frexp(largest)[1], -1000), 1000))
+        mean, error, dof = mean_with_error(samples / unit)
+        return mean * unit, error * unit, dof
     mean = float(np.mean(samples))
     if m < 2:
         return mean, math.inf, 1.0

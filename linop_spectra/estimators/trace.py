@@ -128,9 +128,9 @@ def trace(
     def finish(seconds: float, converged: bool) -> Estimate:
         if isinstance(sampler, Exact) and sampler.spent < n:
             raise TimeoutError(f"The exact trace took {sampler.spent} of {n} products before it was ended; use method='hutchinson'.")
-        found = sampler.found()
+        found, unit = sampler.found(), 1.0 / sampler.unit
         return Estimate(
-            found.value, standard_error=found.error, rounding_error=found.rounding, num_matvecs=sampler.spent,
+            found.value * unit, standard_error=found.error * unit, rounding_error=found.rounding * unit, num_matvecs=sampler.spent,
             degrees_of_freedom=found.dof, seconds=seconds, method=sampler.method, converged=converged and bool(np.isfinite(found.error)),
         )  # fmt: skip
 
@@ -190,6 +190,7 @@ class _Auto(TraceSampler):
                     else XTrace(self.operator, self.seed, pilot)
                 )
                 better.spent = self.spent
+                better.take_over(self._current)
                 taken = better.advance(limit)
                 self._current, self.spent = better, better.spent
                 return taken
@@ -201,6 +202,11 @@ class _Auto(TraceSampler):
     def method(self) -> str:  # type: ignore[override]
         """Of the sampler in use."""
         return self._current.method
+
+    @property
+    def unit(self) -> float:
+        """Of the sampler in use."""
+        return self._current.unit
 
     @property
     def doubling(self) -> bool:  # type: ignore[override]

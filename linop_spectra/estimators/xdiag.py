@@ -26,7 +26,7 @@ from ..krylov.basis import DenseBasis
 from ..krylov.orthonormal import OrthonormalRows
 
 _NEIGHBOURS = 16
-_TINY = np.finfo(np.float64).tiny
+_ROUNDING = 100 * float(np.finfo(np.float64).eps)
 
 
 class XDiagForms:
@@ -143,6 +143,6 @@ class XDiagForms:
     ) -> Array:
         """``t_i - t_i^(j)``: the direction that leaving out j takes away as well, in both parts of the estimate."""
         c = complex(C[i, j]) if self.dtype.kind == "c" else float(np.real(C[i, j]))
-        size = max(1.0 - abs(c) ** 2, _TINY)
+        size = max(1.0 - abs(c) ** 2, _ROUNDING)
         image = e[j, :] - e[i, :] * c + self._probes.row(i) * (c * float(rest[i]))
         return wide((f[j, :] - f[i, :] * c) * self.backend.conj(image)) * (1.0 / size)

@@ -1,8 +1,8 @@
 """Checkpoints of a running recurrence: a small header that is replaced, and vectors that are only appended.
 
 ``PATH`` holds coefficients and a description of the run and is replaced atomically. ``PATH.basis`` holds the Krylov vectors,
-step by step; new rows are synced to disk before the header that counts them. A run that is killed at any moment therefore
-leaves a pair that fits.
+step by step, or of a selective run its locked eigenvectors, once; new rows are synced to disk before the header that counts
+them. A run that is killed at any moment therefore leaves a pair that fits.
 """
 
 from __future__ import annotations
@@ -13,18 +13,31 @@ import time
 import uuid
 import warnings
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from ..backends import Array, Backend
+from ..backends import Array, Backend, backend_of
 from ..operators import LinearOperator
 from ..results import PathLike, read_result, save_result
-from .result import KrylovVectors, LanczosResult, basis_from_rows, on_host
+from .basis import Basis
+from .result import KrylovVectors, LanczosResult, basis_from_rows, last_vectors, on_host
 
 CHECKPOINT_SECONDS = 10.0
 """Shortest time between two writes."""
 _TOKEN_BYTES = 16
+
+
+class _Rows:
+    """Rows of an array, to be read as those of a basis are."""
+
+    def __init__(self, rows: Array) -> None:
+        self.rows, self.dtype = rows, backend_of(rows).dtype_of(rows)
+        self.length, self.n = rows.shape
+
+    def row(self, index: int) -> Array:
+        return self.rows[index, :]
 
 
 class Checkpoint:
@@ -65,9 +78,11 @@ class Checkpoint:
         scalars, arrays = run._to_file()
         try:
             if vectors.bases:
-                self._append_rows(vectors, int(run.num_steps) + 1)
+                self._append_rows(list(vectors.bases), int(run.num_steps) + 1)
             else:
-                arrays["previous"], arrays["current"] = on_host(vectors.previous), on_host(vectors.current)
+                arrays.update(last_vectors(vectors))
+                if vectors.locked is not None:
+                    self._append_rows([_Rows(vectors.locked)], int(vectors.locked.shape[0]))
             save_result(
                 self.path, "lanczos checkpoint", {**scalars, "token": self._token, "rows": self._rows, "crc": self._crc}, arrays
             )
@@ -76,16 +91,18 @@ class Checkpoint:
             warnings.warn(f"The checkpoint {str(self.path)!r} could not be written ({error}); the run goes on without it.", stacklevel=3)
         self._last = time.monotonic()
 
-    def _append_rows(self, vectors: KrylovVectors, length: int) -> None:
+    def _append_rows(self, bases: Sequence[Basis | _Rows], length: int) -> None:
+        if self._rows and self._rows >= length:
+            return
         token = bytes.fromhex(self._token)
         with open(self.basis_path, "r+b" if self._rows else "wb") as stream:
             if not self._rows:
                 stream.write(token)
-            row_bytes = vectors.bases[0].n * vectors.bases[0].dtype.itemsize
-            stream.seek(_TOKEN_BYTES + self._rows * len(vectors.bases) * row_bytes)
+            row_bytes = bases[0].n * bases[0].dtype.itemsize
+            stream.seek(_TOKEN_BYTES + self._rows * len(bases) * row_bytes)
             stream.truncate()
             for index in range(self._rows, length):
-                for basis in vectors.bases:
+                for basis in bases:
                     # A probe that broke down has no further vectors; zeros keep the layout regular.
                     row = on_host(basis.row(index)) if index < basis.length else np.zeros(basis.n, basis.dtype)
                     data = np.ascontiguousarray(row).view(np.uint8).data
@@ -119,16 +136,21 @@ class Checkpoint:
                     f"The checkpoint {str(self.path)!r} belongs to another run: its {name} is {found[name]!r}, this run's is "
                     f"{value!r}. Delete it (and {self.basis_path.name}) or choose another path."
                 )
+        selective = expected["reorthogonalize"] == "selective"
         if expected["reorthogonalize"] != "none":
-            stored = self._read_rows(token, rows, crc, expected["num_probes"], expected["dimension"], np.dtype(expected["dtype"]))
+            width = 1 if selective else expected["num_probes"]
+            stored = self._read_rows(token, rows, crc, width, expected["dimension"], np.dtype(expected["dtype"]))
+        if expected["reorthogonalize"] not in ("selective", "none"):
             vectors = KrylovVectors(bases=tuple(
                 basis_from_rows(stored[:, probe], expected["reorthogonalize"], expected["basis_dtype"], backend)
                 for probe in range(stored.shape[1])
             ))
         else:
             vectors = KrylovVectors(
-                previous=backend.asarray(arrays.pop("previous")), current=backend.asarray(arrays.pop("current"))
-            )
+                previous=backend.asarray(arrays.pop("previous")), current=backend.asarray(arrays.pop("current")),
+                locked=backend.asarray(stored[:, 0]) if selective else None, captured=arrays.pop("captured", None),
+                newest=arrays.pop("newest", None), removing=arrays.pop("removing", None),
+            )  # fmt: skip
         self._token, self._rows, self._crc = token, rows, crc
         self._last = time.monotonic()
         fields: dict[str, Any] = {**scalars, **arrays}

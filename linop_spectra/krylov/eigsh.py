@@ -283,7 +283,9 @@ def _smallest(search: _Search) -> EigenResult:
     operator, n = search.operator, search.operator.shape[0]
     dense_bytes = n * n * operator.dtype.itemsize
     fits = dense_bytes <= parse_budget(None, total=operator.backend.total_memory())
-    if n <= DENSE or (hasattr(operator, "matrix") and not is_sparse_matrix(operator) and fits):
+    explicit = hasattr(operator, "matrix") and not is_sparse_matrix(operator) and fits
+    limited = search.time_budget is not None or (search.max_matvecs is not None and n > search.max_matvecs)
+    if explicit or (n <= DENSE and not limited):
         return _from_dense(search)
     if is_sparse_matrix(operator):
         return _from_factors(search)
@@ -313,14 +315,17 @@ def _from_dense(search: _Search) -> EigenResult:
     chosen = np.sort(np.argsort(np.abs(theta), kind="stable")[:k])
     vectors = operator.backend.contiguous(operator.backend.asarray(np.ascontiguousarray(S[:, chosen].T)), operator.dtype)
     return _with_true_residuals(
-        search, theta[chosen].astype(np.float64), vectors, float(np.max(np.abs(theta))), operator.shape[0], "dense eigenvalue problem"
-    )
+        search, theta[chosen].astype(np.float64), vectors, float(np.max(np.abs(theta))), operator.shape[0], "dense eigenvalue problem",
+        verified=True,
+    )  # fmt: skip
 
 
 def _from_factors(search: _Search) -> EigenResult:
     """The largest eigenvalues of the inverse, which a sparse factorisation applies."""
     operator, k = search.operator, search.k
     scale = float(np.max(np.abs(operator.matrix).sum(axis=0)))  # type: ignore[attr-defined]
+    if scale == 0.0:
+        return _extreme(search)
     for sigma in (0.0, 1e-14 * scale, 1e-12 * scale):
         try:
             inverse: LinearOperator = InverseOperator(operator, sigma)  # type: ignore[arg-type]
@@ -339,7 +344,7 @@ def _from_factors(search: _Search) -> EigenResult:
             if null.any() and not null.all():
                 rows = np.ascontiguousarray(np.concatenate([rows, pairs.eigenvectors.T[null]]))
                 continue
-            result = _by_rayleigh_ritz(search, vectors, scale, solves)
+            result = _by_rayleigh_ritz(search, vectors, scale, solves, pairs.verified)
             # A residual of the inverse counts for more in A the further the wanted eigenvalues lie apart: tighten where needed.
             if result.converged.all() or search.late or tol < 1e-14:
                 return result
@@ -347,7 +352,7 @@ def _from_factors(search: _Search) -> EigenResult:
     raise ValueError("The sparse matrix could not be factorised, even beside zero; pass its product as a callable instead.")
 
 
-def _by_rayleigh_ritz(search: _Search, vectors: np.ndarray, scale: float, solves: int) -> EigenResult:
+def _by_rayleigh_ritz(search: _Search, vectors: np.ndarray, scale: float, solves: int, verified: bool) -> EigenResult:
     """Eigenpairs of the operator itself in the span of rows: more accurate than reciprocals of the inverse's."""
     operator = search.operator
     basis = np.linalg.qr(vectors.T)[0]
@@ -355,15 +360,15 @@ def _by_rayleigh_ritz(search: _Search, vectors: np.ndarray, scale: float, solves
     values, S = np.linalg.eigh((projected + projected.conj().T) / 2)
     rows = operator.backend.contiguous((basis @ S).T, operator.dtype)
     method = f"thick-restart Lanczos on the inverse (sparse LU factorisation), {solves} solves"
-    return _with_true_residuals(search, values.astype(np.float64), rows, scale, search.k, method)
+    return _with_true_residuals(search, values.astype(np.float64), rows, scale, search.k, method, verified=verified)
 
 
 def _with_true_residuals(
-    search: _Search, values: np.ndarray, vectors: Array, norm: float, products: int, method: str
+    search: _Search, values: np.ndarray, vectors: Array, norm: float, products: int, method: str, *, verified: bool
 ) -> EigenResult:
     residuals = true_residuals(search.operator, values, vectors)
     converged = residuals <= search.tol * norm + 8 * float(np.finfo(search.operator.dtype).eps) * norm
     return EigenResult(
         values, vectors.T, residuals, converged, norm, products + search.k, time.perf_counter() - search.began,
-        "complete" if converged.all() else "unconverged", method,
+        "complete" if converged.all() else "unconverged", method, verified,
     )  # fmt: skip

@@ -21,7 +21,7 @@ from .recurrence import Recurrence
 from .result import LanczosResult, on_host
 from .split import combined_norms, complex_columns, joined, split_columns, with_imaginary_part
 from .storage import basis_bytes, plan_basis
-from .tridiagonal_function import MatrixFunction
+from .tridiagonal_function import MatrixFunction, vector_norm
 
 FunctionReorthogonalize = Literal["auto", "full", "none"]
 _STEPS_BETWEEN_LOOKS = 4
@@ -236,7 +236,7 @@ class _Product:
         for probe in range(state.num_probes):
             taken = int(state.taken[probe])
             y, error = self.function.apply(alphas[probe, :taken], betas[probe, :taken], strict=False)
-            if not error <= self.tol * np.linalg.norm(y):
+            if not error <= self.tol * vector_norm(y):
                 return False
         return True
 
@@ -249,7 +249,7 @@ class _Product:
             for probe, column in enumerate(self.columns):
                 y, error = self.function.apply(*run.jacobi(probe), strict=True)
                 coefficients.append(y * self.norms[column])
-                errors[column], sizes[column] = error * self.norms[column], np.linalg.norm(y) * self.norms[column]
+                errors[column], sizes[column] = error * self.norms[column], vector_norm(y) * self.norms[column]
         real, imaginary = self._empty(), None
         complex_function = any(np.iscomplexobj(y) for y in coefficients) and self.operator.dtype.kind != "c"
         if complex_function:

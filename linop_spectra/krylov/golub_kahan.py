@@ -8,6 +8,7 @@ from scipy import linalg
 from ..backends import Array
 from ..operators import LinearOperator
 from .linear_system import FailedProductError
+from .scaling import unit_of
 
 _TILE = 1 << 16
 
@@ -53,6 +54,7 @@ class GolubKahan:
         self._aside_couplings = np.zeros((0, max_basis), dtype=self._wide)
         self.m = self.num_matvecs = self._fresh = self._renewed = 0
         self.norm = 0.0
+        self._unit: float | None = None
         self._eps = float(np.finfo(operator.dtype).eps)
         self._work = self.backend.empty((1, self.N), operator.dtype)
 
@@ -67,7 +69,7 @@ class GolubKahan:
         return self.m == self.capacity
 
     def product(self, rows: Array, *, adjoint: bool) -> Array:
-        """Products of C, or of its adjoint, with rows; columns of what comes back may be of a buffer.
+        """Products of C, or of its adjoint, with rows, times `unit`; columns of what comes back may be of a buffer.
 
         Raises
         ------
@@ -81,7 +83,16 @@ class GolubKahan:
         except Exception as error:
             raise FailedProductError from error
         self.num_matvecs += rows.shape[0]
-        return products
+        if self._unit is None:
+            first = self.backend.empty((products.shape[0],), self.operator.dtype)
+            first[...] = products[:, 0]
+            self._unit = unit_of(self.operator, np.array([self._host(self.backend.norm(first))]))
+        return products if self.unit == 1.0 else products * self.unit
+
+    @property
+    def unit(self) -> float:
+        """Power of two that the operator is multiplied by here, so that squares are numbers; singular values and residuals are, too."""
+        return 1.0 if self._unit is None else self._unit
 
     # -- growing -------------------------------------------------------------------------------------------------------
 
@@ -144,7 +155,7 @@ class GolubKahan:
         if linalg.norm(g - expected) > np.sqrt(self.operator.unit_rounding) * max(self.norm, float(linalg.norm(g))):
             raise ValueError(
                 "The product with the adjoint is not that of the operator's adjoint: u^H (A v) and (A^H u)^H v disagree by "
-                f"{linalg.norm(g - expected):.1e}. Look at check_operator(A)."
+                f"{linalg.norm(g - expected) / self.unit:.1e}. Look at check_operator(A)."
             )
         others = [index for index in range(len(self.pending)) if index != slot]
         couplings, beta = self._project_out_pending(z[0, :], others)
@@ -322,7 +333,7 @@ class GolubKahan:
             rows[: coefficients.shape[0], tile] = self.backend.combine(coefficients, rows[:m, tile])
 
     def triplets(self, chosen: np.ndarray) -> tuple[np.ndarray, Array, Array]:
-        """Ritz values, and left and right vectors of the operator itself as rows."""
+        """Ritz values (times `unit`), and left and right vectors of the operator itself as rows."""
         own = self.backend.combine(self._left[:, chosen].T, self.U[: self.m, :])
         other = self.backend.combine(self._right[:, chosen].T, self.V[: self.m, :])
         left, right = (other, own) if self.adjoint else (own, other)

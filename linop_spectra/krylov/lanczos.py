@@ -21,7 +21,8 @@ from .checkpoint import Checkpoint, other_first_coefficient
 from .errors import LanczosInterrupted, NonFiniteProductError
 from .recurrence import ProductError, Recurrence
 from .result import LanczosResult, Status
-from .storage import Reorthogonalize, plan_basis
+from .selective import Locked, lock
+from .storage import BasisPlan, Reorthogonalize, basis_bytes, plan_basis
 
 
 @dataclasses.dataclass
@@ -61,13 +62,15 @@ def lanczos(
         Number of random starting vectors, uniform on the unit sphere.
     start : array, optional
         Starting vectors instead of random ones, shape (n,) or (n, num_probes); they are normalised.
-    reorthogonalize : {"auto", "full", "compressed", "host", "none"}
+    reorthogonalize : {"auto", "full", "compressed", "host", "selective", "none"}
         Where the vectors go. ``"full"`` keeps all k + 1 vectors of each probe and orthogonalises against them, twice where once
         is not enough. ``"compressed"`` keeps them in single precision (of a run in double precision) or, where that does not
         fit the budget either, in half precision: the coefficients stay those of a full run up to rounding, Ritz vectors have the
-        precision of the storage. ``"host"`` keeps them in the memory of the host (of a run on a device). ``"none"`` keeps two
-        vectors: moments stay right, but Ritz values repeat. ``"auto"`` takes the first of these that fits the memory budget,
-        and warns when it is the last. The plan is logged, and kept in the result.
+        precision of the storage. ``"host"`` keeps them in the memory of the host (of a run on a device). ``"selective"`` keeps two
+        vectors and up to 40 eigenvectors of largest modulus, which it finds first, by at most three products for each vector of
+        that search: where they converge, their eigenvalues do not repeat. ``"none"`` keeps two vectors: moments stay right, but
+        Ritz values repeat. ``"auto"`` takes the first of these that fits the memory budget, and warns when it is the last. The
+        plan is logged, and kept in the result.
     seed : int
         Seed of the random vectors; the same seed gives the same vectors on every backend.
     memory_budget : int, float, str or None
@@ -95,11 +98,13 @@ def lanczos(
 
     Notes
     -----
-    Ctrl-C after the first step returns the partial result with ``status`` ``"interrupted"``.
+    Ctrl-C after the first step returns the partial result with ``status`` ``"interrupted"``. The search of a selective run comes
+    before the first step.
 
     References
     ----------
     C. C. Paige, *Computational variants of the Lanczos method for the eigenproblem*, J. Inst. Math. Appl. 10 (1972).
+    B. N. Parlett and D. S. Scott, *The Lanczos algorithm with selective orthogonalization*, Math. Comp. 33 (1979).
 
     Examples
     --------
@@ -128,14 +133,21 @@ def run_lanczos(
     seed: int = 0,
     memory_budget: int | float | str | None = None,
     first_probe: int = 0,
+    locked: Locked | None = None,
 ) -> LanczosResult:
-    """`lanczos` for callers inside the library: the operator is known to be Hermitian; `first_probe` picks other probes."""
+    """`lanczos` for callers inside the library: the operator is known to be Hermitian.
+
+    `first_probe` picks other probes, and `locked` are the eigenvectors that an earlier selective run has found.
+    """
     n = operator.shape[0]
     num_steps = clamp_steps(check_count("num_steps", num_steps), n)
     check_time_budget(options.time_budget)
     num_probes = check_count("num_probes", num_probes)
     rows, norms, digest = _starting_vectors(operator, start, num_probes, seed, first_probe)
-    plan = plan_basis(operator, num_steps, len(norms), reorthogonalize, memory_budget)
+    plan = plan_basis(operator, num_steps, len(norms), "none" if locked is not None else reorthogonalize, memory_budget)
+    if locked is not None:
+        kept = len(locked.values) * basis_bytes(operator, 0, 1)
+        plan = dataclasses.replace(plan, storage="selective", bytes=plan.bytes + kept)
     checkpoint = None
     if options.checkpoint is not None:
         checkpoint = Checkpoint(options.checkpoint)
@@ -151,8 +163,28 @@ def run_lanczos(
                 Recurrence.resume(earlier, operator, measure_noise=options.measure_noise),
                 num_steps, options, checkpoint, earlier.seconds, seed, norms, digest,
             )  # fmt: skip
-    state = Recurrence(operator, rows, plan=plan, measure_noise=options.measure_noise)
-    return _carry_on(state, num_steps, options, checkpoint, 0.0, seed, norms, digest)
+    began = time.perf_counter()
+    if plan.storage == "selective" and locked is None:
+        locked = _lock(operator, plan, options, rows, seed, norms, digest)
+    seconds = time.perf_counter() - began
+    if options.time_budget is not None:
+        options = dataclasses.replace(options, time_budget=max(options.time_budget - seconds, 1e-9))
+    state = Recurrence(operator, rows, plan=plan, locked=locked, measure_noise=options.measure_noise)
+    return _carry_on(state, num_steps, options, checkpoint, seconds, seed, norms, digest)
+
+
+def _lock(
+    operator: LinearOperator, plan: BasisPlan, options: RunOptions, rows: Array, seed: int, norms: np.ndarray, digest: str
+) -> Locked:
+    """The eigenvectors of a selective run, in at most half of its time."""
+    half = None if options.time_budget is None else options.time_budget / 2
+    try:
+        return lock(operator, plan.search_rows, seed=seed, seconds=half, progress=options.progress)
+    except FloatingPointError as error:
+        nothing = Recurrence(operator, rows, plan=dataclasses.replace(plan, storage="none"))
+        partial = nothing.result(status="interrupted", seconds=0.0, seed=seed, start_norms=norms, start_digest=digest)
+        message = f"{error} It was a product of the search for eigenvectors, before the first step."
+        raise NonFiniteProductError(message, partial, 0) from error
 
 
 def extend(run: LanczosResult, num_steps: int, A: Any, **options: Any) -> LanczosResult:

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..backends import Array, Backend, Scalar
 from ..operators import LinearOperator
+from ..operators.matrix import product_rounding
 
 
 class FailedProductError(Exception):
@@ -39,7 +40,7 @@ class LinearSystem:
         self.B, self.X = right_sides, solutions
         self.n = operator.shape[0]
         self.num_matvecs = 0
-        self.eps = operator.unit_rounding
+        self.eps = product_rounding(operator)
 
     def empty(self, rows: int) -> Array:
         """Uninitialised rows."""

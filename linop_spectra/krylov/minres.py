@@ -8,6 +8,9 @@ from ..backends import Array
 from .cg import _check_positive
 from .linear_system import LinearSystem, move_last_row
 
+_NO_PIVOT = 64.0
+"""Units of rounding, times the norm, up to which the last pivot of a tridiagonal matrix is zero."""
+
 
 class MinimalResidual:
     """State of MINRES between two steps.
@@ -25,6 +28,11 @@ class MinimalResidual:
         True residuals of the starting guesses as rows, for every column.
     columns : list of int
         Columns to work on.
+
+    Attributes
+    ----------
+    candidates : dict
+        For some columns, a solution of least residual if there is no better one, shape (1, n), and ``|A r|`` by the recurrence.
     """
 
     name = "minres"
@@ -42,6 +50,8 @@ class MinimalResidual:
         self.norm, self.plateau, self.smallest_ratio = np.zeros(j), np.zeros(j), np.ones(j)
         self.suspected = np.zeros(j, dtype=bool)
         self.estimates, self.stopped = np.full(j, np.inf), np.zeros(j, dtype=bool)
+        self.candidates: dict[int, tuple[Array, float]] = {}
+        self._frozen: set[int] = set()
         for position in range(j):
             self.restart(position, residuals[position, :])
 
@@ -66,6 +76,8 @@ class MinimalResidual:
             values[position] = 0.0
         self.cosine[position], self.phibar[position], self.smallest_ratio[position] = -1.0, length, 1.0
         self.suspected[position] = False
+        if self.columns[position] in self.candidates:  # what comes after a restart builds on what has been spoiled
+            self._frozen.add(self.columns[position])
         self.estimates[position], self.stopped[position] = norm, length == 0.0
 
     def step(self) -> None:
@@ -82,9 +94,12 @@ class MinimalResidual:
             gbar = s * float(self.dbar[i]) - c * alpha
             self.epsilon[i], self.dbar[i] = s * beta, -c * beta
             gamma = float(np.hypot(gbar, beta))
-            self._look_for_least_squares(i, float(np.hypot(gbar, self.dbar[i])))
-            if gamma == 0.0:
-                self.stopped[i] = True
+            normal = float(np.hypot(gbar, self.dbar[i]))
+            self._look_for_least_squares(i, normal)
+            self._keep_candidate(i, normal)
+            if gamma <= _NO_PIVOT * system.eps * self.norm[i]:
+                # Zero up to rounding: the iterate before has the least residual in this space, too, and a step would add noise to it.
+                self.beta[i], self.stopped[i] = beta, True
                 continue
             self.cosine[i], self.sine[i] = c, s = gbar / gamma, beta / gamma
             phi, phibar = c * float(self.phibar[i]), s * float(self.phibar[i])
@@ -115,6 +130,24 @@ class MinimalResidual:
             self.plateau[i] = self.phibar[i]
         if ratio <= level and ratio <= 0.5 * self.smallest_ratio[i] and self.phibar[i] >= (1 - 1e-3) * self.plateau[i]:
             self.smallest_ratio[i], self.suspected[i] = ratio, True
+
+    def _keep_candidate(self, i: int, normal: float) -> None:
+        """Keep the iterate before a step that a singular system without solution may spoil.
+
+        Its residual is of least norm up to what the recurrence says of ``|A r|``. Steps after that may add large multiples of a null
+        vector, and rounding with them: once the solution is long, what the recurrence says is not believed.
+        """
+        column, norm = self.columns[i], float(self.norm[i])
+        size, root = normal * float(self.phibar[i]), float(np.sqrt(self.system.eps))
+        row, before = self.candidates.get(column, (None, np.inf))
+        if normal > 2 * root * norm or column in self._frozen or size > 0.5 * before:
+            return
+        if float(self.system.norms(self.system.X[column : column + 1, :], 1)[0]) * norm * root > 1.0:
+            self._frozen.add(column)
+            return
+        row = self.system.empty(1) if row is None else row
+        row[0, :] = self.system.X[column, :]
+        self.candidates[column] = row, size
 
     def _lanczos_step(self) -> tuple[np.ndarray, np.ndarray]:
         """Coefficients alpha and the next beta of every column; the next vectors stay in `U`, not normalised."""

@@ -6,6 +6,8 @@ import numpy as np
 
 from .tridiagonal import ritz
 
+_NO_WEIGHT = 1e-3
+
 
 def estimated_loss(alphas: np.ndarray, betas: np.ndarray, rounding: float, n: int) -> float:
     """Largest inner product of two Lanczos vectors, by Simon's recurrence.
@@ -58,9 +60,9 @@ def estimated_loss(alphas: np.ndarray, betas: np.ndarray, rounding: float, n: in
 def count_ghosts(alphas: np.ndarray, betas: np.ndarray, rounding: float) -> int:
     """Ritz values that rounding made: copies of another one, and new copies that have hardly any weight yet.
 
-    A copy lies within rounding of its neighbour. A new one is at an eigenvalue of the Jacobi matrix without its first row and
-    column as well (J. Cullum and R. Willoughby, *Lanczos Algorithms for Large Symmetric Eigenvalue Computations*, 1985,
-    section 4.5).
+    A copy lies within rounding of its neighbour. A new one has a weight far below the unit of rounding: its eigenvector begins
+    with a zero, which is the test of J. Cullum and R. Willoughby (*Lanczos Algorithms for Large Symmetric Eigenvalue
+    Computations*, 1985, section 4.5) for an eigenvalue of the matrix without its first row and column.
 
     Parameters
     ----------
@@ -77,13 +79,9 @@ def count_ghosts(alphas: np.ndarray, betas: np.ndarray, rounding: float) -> int:
     k = len(alphas)
     if k < 2:
         return 0
-    values, _ = ritz(alphas, betas)
-    without_first, _ = ritz(alphas[1:], betas[1:])
+    values, vectors = ritz(alphas, betas)
     tolerance = 4 * rounding * float(np.max(np.abs(values)))
-    new_group = np.diff(values, prepend=-np.inf) > tolerance
-    sizes = np.diff(np.append(np.flatnonzero(new_group), k))
-    copies = int(np.sum(sizes - 1))
-    alone = values[new_group][sizes == 1]
-    nearest = np.clip(np.searchsorted(without_first, alone), 1, k - 2) if k > 2 else np.zeros(len(alone), dtype=np.int64)
-    distance = np.minimum(np.abs(alone - without_first[nearest]), np.abs(alone - without_first[np.maximum(nearest - 1, 0)]))
-    return copies + int(np.sum(distance <= tolerance))
+    first = np.flatnonzero(np.diff(values, prepend=-np.inf) > tolerance)
+    sizes = np.diff(np.append(first, k))
+    alone = first[sizes == 1]
+    return int(np.sum(sizes - 1) + np.sum(vectors[0, alone] ** 2 <= _NO_WEIGHT * rounding))

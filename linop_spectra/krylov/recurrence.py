@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, cast
 
 import numpy as np
@@ -11,6 +12,7 @@ from ..operators import LinearOperator
 from .basis import Basis
 from .orthogonality import estimated_loss
 from .result import KrylovVectors, LanczosResult
+from .selective import Locked, Selection
 from .storage import BasisPlan, Storage
 
 # Steps between two looks at the scalars of a device.
@@ -37,6 +39,8 @@ class Recurrence:
         Unit starting vectors as rows, shape (num_probes, n); owned by the recurrence from now on.
     plan : BasisPlan
         Where the vectors are kept to orthogonalise against, if at all.
+    locked : Locked, optional
+        Eigenvectors that a run without all vectors is kept orthogonal to.
     measure_noise : bool
         Whether to spend one product on measuring how well products repeat.
     test_symmetry : bool
@@ -44,19 +48,30 @@ class Recurrence:
     """
 
     def __init__(
-        self, operator: LinearOperator, start: Array, *, plan: BasisPlan, measure_noise: bool = False, test_symmetry: bool = True
+        self,
+        operator: LinearOperator,
+        start: Array,
+        *,
+        plan: BasisPlan,
+        locked: Locked | None = None,
+        measure_noise: bool = False,
+        test_symmetry: bool = True,
     ) -> None:
-        self.operator, self.backend, self.plan, self.full = operator, operator.backend, plan, plan.storage != "none"
+        self.operator, self.backend, self.plan, self.full = operator, operator.backend, plan, plan.keeps_vectors
         self.num_probes, self.n = start.shape
+        self.selection = None if locked is None else Selection(operator, locked, self.num_probes)
+        if self.selection is not None:
+            self.selection.begin(start)
         self.alphas: list[np.ndarray] = []
         self.betas: list[np.ndarray] = []
         self.taken = np.zeros(self.num_probes, dtype=np.int64)
         self.finished = np.zeros(self.num_probes, dtype=bool)
         self.measure_noise, self.test_symmetry = measure_noise, test_symmetry
         self.repeat_error: Scalar = float("nan")
-        self.num_matvecs = 0
+        self.num_matvecs = 0 if locked is None else locked.num_matvecs
         # Sum and largest of |alpha| + beta over the steps that have been judged.
         self._everything, self._largest = [0.0] * self.num_probes, [0.0] * self.num_probes
+        self._smallest_beta = [np.inf] * self.num_probes
         self._pending: list[list[tuple[int, Scalar, Scalar, Scalar]]] = []
         self._sum: list[Scalar] = [0.0] * self.num_probes
         self._last_beta: list[Scalar] = [0.0] * self.num_probes
@@ -80,7 +95,7 @@ class Recurrence:
     @classmethod
     def resume(cls, run: LanczosResult, operator: LinearOperator, *, measure_noise: bool) -> Recurrence:
         """Take up a finished or interrupted run where it ended."""
-        if run.vectors is None:
+        if run.vectors is None or (run.vectors.current is None and not run.vectors.bases):
             raise ValueError("The run was saved without its vectors and cannot go on; save it with basis=True.")
         vectors, backend = run.vectors, operator.backend
         if run.keeps_basis:
@@ -89,7 +104,16 @@ class Recurrence:
         else:
             start = backend.asarray(vectors.current) + 0
         plan = BasisPlan(cast(Storage, run.reorthogonalize), run.basis_dtype, 0, 0)
-        state = cls(operator, start, plan=plan, measure_noise=measure_noise and not np.isfinite(run.repeat_error))
+        locked = None
+        if vectors.locked is not None:
+            # A copy of their own, laid out as in the first run.
+            rows = backend.empty(tuple(vectors.locked.shape), operator.dtype)
+            rows[...] = backend.asarray(vectors.locked)
+            locked = Locked(run.locked_values, run.locked_residuals, rows)
+        state = cls(operator, start, plan=plan, locked=locked, measure_noise=measure_noise and not np.isfinite(run.repeat_error))
+        if state.selection is not None:
+            assert vectors.captured is not None and vectors.newest is not None and vectors.removing is not None
+            state.selection.go_on(run.locked_overlaps, vectors.captured, vectors.newest, vectors.removing)
         state.alphas, state.betas = list(run.alphas.T.copy()), list(run.betas.T.copy())
         state.taken = run.num_steps_taken.copy()
         state.repeat_error, state.num_matvecs = run.repeat_error, run.num_matvecs
@@ -99,6 +123,7 @@ class Recurrence:
                 state._sum[probe] = state._sum[probe] + float(abs(alpha) + beta)  # NumPy's scalars do not add to every array
                 state._everything[probe] += abs(alpha) + beta
                 state._largest[probe] = max(state._largest[probe], abs(alpha) + beta)
+                state._smallest_beta[probe] = min(state._smallest_beta[probe], beta)
             state.finished[probe] = k > 0 and (state.taken[probe] < k or run.betas[probe, -1] == 0.0)
             state._last_beta[probe] = float(run.betas[probe, -1]) if k else 0.0
         if state.full:
@@ -177,9 +202,15 @@ class Recurrence:
                 basis.remove_components(w, j + 1)
                 beta = backend.reduce(backend.norm(w))
         else:
-            if 0 < j <= _STEPS_BETWEEN_FETCHES:  # later the vectors are not orthogonal any more, which says nothing of A
+            removed_before = self.selection is not None and bool(self.selection.removing[probe].any())
+            # Later the vectors are not orthogonal any more, which says nothing of A.
+            if 0 < j <= _STEPS_BETWEEN_FETCHES and not removed_before:
                 asymmetry = asymmetry + abs(backend.reduce(backend.dot(self._previous[probe, :], w)))
+            if self.selection is not None:
+                self.selection.remove(probe, w)
             beta = backend.reduce(backend.norm(w))
+            if self.selection is not None:
+                self.selection.record(probe, beta)
         self._sum[probe] = self._sum[probe] + (abs(alpha) + beta)
         local = abs(alpha) + self._last_beta[probe]
         inverse = backend.safe_reciprocal(beta, self._rounding(self._sum[probe], local))
@@ -247,6 +278,7 @@ class Recurrence:
                 self.taken[probe] += 1
                 everything = self._everything[probe] = self._everything[probe] + abs(alphas[probe]) + betas[probe]
                 self._largest[probe] = max(self._largest[probe], abs(alphas[probe]) + betas[probe])
+                self._smallest_beta[probe] = min(self._smallest_beta[probe], betas[probe])
                 before = self.betas[-2][probe] if len(self.betas) > 1 else 0.0
                 if not betas[probe] > self._rounding(everything, abs(alphas[probe]) + before):
                     betas[probe] = 0.0
@@ -262,6 +294,8 @@ class Recurrence:
         if self.finished[probe] or not self.test_symmetry:
             return
         scale = max(self._largest[probe], abs(alpha) + beta)
+        if not self.full and self._smallest_beta[probe] < np.sqrt(self.operator.unit_rounding) * scale:
+            return  # rounding was scaled up to a vector, which is orthogonal to nothing: that says nothing of A
         if asymmetry > max(np.sqrt(self.operator.unit_rounding), self._storage_rounding) * scale:
             self._measure_repeat_error(probe, 0, None)
             noise = float(np.real(self.backend.to_numpy(self.repeat_error)))
@@ -285,6 +319,18 @@ class Recurrence:
         # A basis keeps the vectors of every step; two vectors that are a step ahead of the coefficients are of no use.
         usable = self.full or self._consistent
         vectors = KrylovVectors(tuple(self._bases), self._previous, self._current) if usable else None
+        locked: dict[str, Any] = {}
+        if self.selection is not None:
+            known = self.selection.locked
+            locked = {
+                "locked_values": known.values.copy(), "locked_residuals": known.residuals.copy(),
+                "locked_overlaps": self.selection.overlaps.copy(),
+            }  # fmt: skip
+            if vectors is not None:
+                vectors = dataclasses.replace(
+                    vectors, locked=known.vectors, captured=self.selection.captured.copy(), newest=self.selection.newest.copy(),
+                    removing=self.selection.removing.copy(),
+                )  # fmt: skip
         loss = self._orthogonality_loss(alphas, betas) if measure_loss else np.full(self.num_probes, np.nan)
         return LanczosResult(
             alphas=alphas, betas=betas, num_steps_taken=self.taken.copy(), dimension=self.n, dtype=str(self.operator.dtype),
@@ -292,7 +338,7 @@ class Recurrence:
             num_matvecs=self.num_matvecs, seconds=seconds,
             repeat_error=self.repeat_error if isinstance(self.repeat_error, float) else float("nan"),
             start_overlaps=self._start_overlaps(), start_digest=start_digest,
-            orthogonality_loss=loss, vectors=vectors,
+            orthogonality_loss=loss, vectors=vectors, **locked,
         )  # fmt: skip
 
     def _start_overlaps(self) -> np.ndarray | None:
@@ -306,11 +352,18 @@ class Recurrence:
         return out
 
     def _orthogonality_loss(self, alphas: np.ndarray, betas: np.ndarray) -> np.ndarray:
-        """Largest inner product of vectors that should be orthogonal: of the newest with the others, or by Simon's recurrence."""
+        """Largest inner product of vectors that should be orthogonal.
+
+        Of the newest one with the others, or with the locked directions that are removed from it, or by Simon's recurrence.
+        """
         loss = np.zeros(self.num_probes)
         for probe, taken in enumerate(self.taken.tolist()):
             if not self.full:
-                loss[probe] = estimated_loss(alphas[probe, :taken], betas[probe, :taken], self.operator.unit_rounding, self.n)
+                measured = None
+                if self.selection is not None and self._consistent and not self.finished[probe]:
+                    measured = self.selection.loss(probe, self._current[probe, :])
+                estimate = estimated_loss(alphas[probe, :taken], betas[probe, :taken], self.operator.unit_rounding, self.n)
+                loss[probe] = estimate if measured is None else measured
                 continue
             basis = self._bases[probe]
             newest = taken - 1 if self.finished[probe] or taken >= basis.length else taken

@@ -18,18 +18,25 @@ if TYPE_CHECKING:
     from ..operators import LinearOperator
 
 Status = Literal["complete", "interrupted", "time budget"]
+_LAST = ("previous", "current", "captured", "newest", "removing")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class KrylovVectors:
     """What a run needs to go on: one basis for each probe, or the last two vectors of each.
 
-    The bases hold one vector more than there were steps: the next one.
+    The bases hold one vector more than there were steps: the next one. A selective run has its locked eigenvectors as rows
+    (m, n), and of shape (num_probes, m) what the Krylov space of each probe holds of each (squared), what its newest vector has of
+    it (in modulus), and whether it is removed.
     """
 
     bases: tuple[Basis, ...] = ()
     previous: Array = None
     current: Array = None
+    locked: Array = None
+    captured: np.ndarray | None = None
+    newest: np.ndarray | None = None
+    removing: np.ndarray | None = None
 
 
 @register("lanczos")
@@ -54,8 +61,9 @@ class LanczosResult:
         Seed of the probes.
     start_norms : numpy.ndarray
         Norms of the starting vectors before they were normalised, shape (num_probes,).
-    reorthogonalize : {"full", "compressed", "host", "none"}
-        Where the vectors were kept that each new one was orthogonalised against; "none" kept two and did nothing about rounding.
+    reorthogonalize : {"full", "compressed", "host", "selective", "none"}
+        Where the vectors were kept that each new one was orthogonalised against; "selective" kept two and some eigenvectors that
+        were found beforehand; "none" kept two and did nothing about rounding.
     basis_dtype : str
         Real type that the vectors were kept in.
     status : {"complete", "interrupted", "time budget"}
@@ -69,10 +77,18 @@ class LanczosResult:
         differs too; NaN where it was not measured.
     orthogonality_loss : numpy.ndarray
         Largest inner product of two Lanczos vectors that should be orthogonal, shape (num_probes,): measured between the last
-        one and all others, with what the type of storage adds; without a basis estimated by Simon's recurrence.
+        one and all others, with what the type of storage adds; without a basis estimated by Simon's recurrence. That does not
+        hold for a selective run: where locked eigenvectors are removed, this is the largest inner product of the last vector with
+        those, and says nothing of other directions, in which `num_ghosts` shows what was lost.
     start_overlaps : numpy.ndarray or None
         Inner products of the Krylov vectors of probe 0 with the starting vectors of all probes, shape (num_probes, k); they
         tell a simple eigenvalue from a multiple one. None without a stored basis or with one probe.
+    locked_values, locked_residuals : numpy.ndarray
+        Eigenvalues whose eigenvectors a selective run was kept orthogonal to, ascending, and their residual norms, shape (m,);
+        empty for other runs.
+    locked_overlaps : numpy.ndarray
+        Squared inner products of these eigenvectors with the unit starting vectors, shape (num_probes, m): the weights that
+        simple eigenvalues have.
     """
 
     alphas: np.ndarray
@@ -91,6 +107,9 @@ class LanczosResult:
     start_digest: str = ""
     basis_dtype: str = "float64"
     orthogonality_loss: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
+    locked_values: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
+    locked_residuals: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
+    locked_overlaps: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 0)))
     vectors: KrylovVectors | None = dataclasses.field(default=None, repr=False)
 
     @property
@@ -106,7 +125,12 @@ class LanczosResult:
     @property
     def keeps_basis(self) -> bool:
         """Whether each vector was orthogonalised against all before it, so that Ritz values do not repeat."""
-        return self.reorthogonalize != "none"
+        return self.reorthogonalize not in ("selective", "none")
+
+    @property
+    def counts_eigenvalues(self) -> bool:
+        """Whether some eigenvalues can be told from repetitions: a basis was kept, or eigenvectors were locked."""
+        return self.keeps_basis or len(self.locked_values) > 0
 
     @property
     def num_ghosts(self) -> np.ndarray:
@@ -213,9 +237,9 @@ class LanczosResult:
         if basis and self.vectors is not None:
             for probe, one in enumerate(self.vectors.bases):
                 arrays[f"basis_{probe}"] = one.to_numpy(_rows_kept(self, probe))
-            if not self.vectors.bases:
-                arrays["previous"] = on_host(self.vectors.previous)
-                arrays["current"] = on_host(self.vectors.current)
+            arrays.update(last_vectors(self.vectors))
+            if self.vectors.locked is not None:
+                arrays["locked_vectors"] = on_host(self.vectors.locked)
         save_result(path, "lanczos", scalars, arrays)
 
     def _to_file(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -227,6 +251,8 @@ class LanczosResult:
             )
         }
         arrays = {name: getattr(self, name) for name in ("alphas", "betas", "num_steps_taken", "start_norms", "orthogonality_loss")}
+        if self.reorthogonalize == "selective":
+            arrays.update({name: getattr(self, name) for name in ("locked_values", "locked_residuals", "locked_overlaps")})
         if self.start_overlaps is not None:
             arrays["start_overlaps"] = self.start_overlaps
         return scalars, arrays
@@ -235,8 +261,9 @@ class LanczosResult:
     def _from_file(cls, scalars: dict[str, Any], arrays: dict[str, np.ndarray]) -> LanczosResult:
         arrays = dict(arrays)
         vectors = None
-        if "current" in arrays:
-            vectors = KrylovVectors(previous=arrays.pop("previous"), current=arrays.pop("current"))
+        if "current" in arrays or "locked_vectors" in arrays:
+            last: dict[str, Any] = {name: arrays.pop(name) for name in _LAST if name in arrays}
+            vectors = KrylovVectors(locked=arrays.pop("locked_vectors", None), **last)
         elif "basis_0" in arrays:
             rows = [arrays.pop(f"basis_{probe}") for probe in range(len(arrays["num_steps_taken"]))]
             kind = scalars["reorthogonalize"], scalars["basis_dtype"]
@@ -252,6 +279,7 @@ class LanczosResult:
                 ("largest Ritz value", f"{np.nanmax(self.ritz_values):.6g}" if self.num_steps else "none"),
                 ("smallest Ritz value", f"{np.nanmin(self.ritz_values):.6g}" if self.num_steps else "none"),
                 ("products", f"{self.num_matvecs:,} in {self.seconds:.3g} s"),
+                *([("locked eigenvectors", f"{len(self.locked_values)}")] if self.reorthogonalize == "selective" else []),
             ]
         )
 
@@ -259,6 +287,12 @@ class LanczosResult:
 def on_host(x: Array) -> np.ndarray:
     """An array of any backend on the host."""
     return backend_of(x).to_numpy(x)
+
+
+def last_vectors(vectors: KrylovVectors) -> dict[str, np.ndarray]:
+    """What a run without a basis needs to go on, but for the locked eigenvectors, by name and on the host."""
+    found = {name: getattr(vectors, name) for name in _LAST}
+    return {name: on_host(array) for name, array in found.items() if array is not None}
 
 
 def basis_from_rows(rows: np.ndarray, storage: str = "full", storage_dtype: str = "float64", backend: Backend | None = None) -> Basis:
@@ -291,11 +325,18 @@ def merge(first: LanczosResult, second: LanczosResult) -> LanczosResult:
         overlaps = np.zeros((len(bases), k), dtype=np.result_type(bases[0].dtype, np.float64))
         for probe, basis in enumerate(bases):
             overlaps[probe, :length] = bases[0].coefficients(basis.row(0), length)
+    locked: dict[str, Any] = {}
+    if np.array_equal(first.locked_values, second.locked_values) and first.locked_overlaps.shape[1:] == second.locked_overlaps.shape[1:]:
+        locked["locked_overlaps"] = np.concatenate([first.locked_overlaps, second.locked_overlaps])
+        if first.vectors is not None and first.vectors.locked is not None:
+            vectors = KrylovVectors(locked=first.vectors.locked)  # for further probes; the run itself does not go on
+    else:  # overlaps with other vectors cannot be compared
+        locked = {"locked_values": np.zeros(0), "locked_residuals": np.zeros(0), "locked_overlaps": np.zeros((0, 0))}
     return dataclasses.replace(
         first, alphas=np.vstack([pad(first.alphas), pad(second.alphas)]), betas=np.vstack([pad(first.betas), pad(second.betas)]),
         num_steps_taken=np.concatenate([first.num_steps_taken, second.num_steps_taken]),
         start_norms=np.concatenate([first.start_norms, second.start_norms]), num_matvecs=first.num_matvecs + second.num_matvecs,
         seconds=first.seconds + second.seconds, status=second.status if first.status == "complete" else first.status,
         orthogonality_loss=np.concatenate([first.orthogonality_loss, second.orthogonality_loss]),
-        start_overlaps=overlaps, vectors=vectors,
+        start_overlaps=overlaps, vectors=vectors, **locked,
     )  # fmt: skip

@@ -13,6 +13,7 @@ import numpy as np
 from .._progress import Progress, ProgressBar
 from ..backends import Array
 from ..operators import LinearOperator, aslinearoperator, require_hermitian
+from ..operators.matrix import product_rounding
 from ..results import PathLike, html_table, register, save_result
 from .cg import ConjugateGradients, NegativeCurvatureError
 from .errors import LanczosInterrupted, NonFiniteProductError
@@ -174,7 +175,7 @@ def solve(
     require_hermitian(operator, "solve")
     n = operator.shape[0]
     if tol is None:
-        tol = _TOLERANCE if operator.unit_rounding < 1e-10 else _SINGLE_TOLERANCE
+        tol = _TOLERANCE if product_rounding(operator) < 1e-10 else _SINGLE_TOLERANCE
     _check_arguments(method, shift, tol)
     check_time_budget(time_budget)
     limit = 10 * n if max_iterations is None else check_count("max_iterations", max_iterations)
@@ -390,13 +391,33 @@ class _Run:
             elif not stopped and estimate > self.tol and abs(true - estimate) <= 0.1 * true:
                 continue  # the recurrence tells the truth
             elif true > _ENOUGH * self.restarted[column] or (stopped and fall_back):
-                self.stagnated[column] = True
+                if not self._took_candidate(iteration, position):
+                    self.stagnated[column] = True
                 ended.append(position)
             else:
                 self.restarted[column] = true
                 iteration.restart(position, rows[row, :])
         for position in sorted(ended, reverse=True):
             iteration.drop(position)
+
+    def _took_candidate(self, iteration: Iteration, position: int) -> bool:
+        """Whether an earlier iterate is a least-squares solution, which then is taken, and nothing found since has a smaller residual."""
+        column = iteration.columns[position]
+        if not isinstance(iteration, MinimalResidual) or column not in iteration.candidates:
+            return False
+        present = self.system.empty(1)
+        present[0, :] = self.system.X[column, :]
+        self.system.X[column, :] = iteration.candidates[column][0][0, :]
+        rows, norms = self.system.residuals([column])
+        # Rounding of a long solution may make its residual look smaller than the least there is.
+        length = float(self.system.norms(self.kept[column : column + 1, :], 1)[0])
+        noise = 16 * self.system.eps * float(iteration.norm[position]) * length
+        if norms[0] <= (1 + 1e-3) * self.best[column] + noise and self._is_least_squares(iteration, rows[0, :], position):
+            self._remember(column, norms[0])
+            self.least_squares[column] = True
+            return True
+        self.system.X[column, :] = present[0, :]
+        return False
 
     def _remember(self, column: int, true: float) -> None:
         """Keep the solution of smallest true residual: near a singular system later ones may be far worse."""

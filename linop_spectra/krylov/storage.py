@@ -13,9 +13,10 @@ from .._memory import DEFAULT_SHARE, format_bytes, parse_budget, total_memory
 from ..backends import Backend
 from ..operators import LinearOperator
 from .basis import EXACT_ROWS, Basis, DenseBasis, StoredBasis
+from .selective import LEAST_PAIRS, MOST_ROWS, rows_that_fit, vectors_of
 
-Reorthogonalize = Literal["auto", "full", "compressed", "host", "none"]
-Storage = Literal["full", "compressed", "host", "none"]
+Reorthogonalize = Literal["auto", "full", "compressed", "host", "selective", "none"]
+Storage = Literal["full", "compressed", "host", "selective", "none"]
 _logger = logging.getLogger("linop_spectra")
 
 
@@ -25,20 +26,28 @@ class BasisPlan:
 
     Attributes
     ----------
-    storage : {"full", "compressed", "host", "none"}
-        As they are; in a narrower type; in the memory of the host; or not kept.
+    storage : {"full", "compressed", "host", "selective", "none"}
+        As they are; in a narrower type; in the memory of the host; not kept, but orthogonal to eigenvectors that are; or not kept.
     dtype : str
         Real type of the stored numbers.
     bytes : int
         What the vectors take.
     budget : int
         What they may take.
+    search_rows : int
+        Vectors of the search for eigenvectors, of a selective run.
     """
 
     storage: Storage
     dtype: str
     bytes: int
     budget: int
+    search_rows: int = 0
+
+    @property
+    def keeps_vectors(self) -> bool:
+        """Whether the vectors of all steps are kept."""
+        return self.storage not in ("selective", "none")
 
     def basis(self, backend: Backend, n: int, dtype: np.dtype) -> Basis:
         """An empty basis of this kind."""
@@ -65,7 +74,8 @@ def plan_basis(
     """The plan for a run.
 
     ``"auto"`` takes the first that fits the budget: all vectors as they are; in single precision (of a run in double
-    precision); in half precision; in the memory of the host (of a run on a device). Nothing that fits means no vectors.
+    precision); in half precision; in the memory of the host (of a run on a device); a few eigenvectors. Nothing that fits means no
+    vectors.
 
     Raises
     ------
@@ -91,8 +101,18 @@ def plan_basis(
     narrow = [plan("compressed", dtype) for dtype in (["float32", "float16"] if own == "d" else ["float16"])]
     on_device = operator.backend.name != "numpy"
     host = dataclasses.replace(plan("host", own), budget=int(DEFAULT_SHARE * total_memory()))
+    own_vectors = 2 * basis_bytes(operator, 0, num_probes)
+    one_vector = basis_bytes(operator, 0, 1)
+
+    def selective(rows: int) -> list[BasisPlan]:
+        needed = own_vectors + vectors_of(rows) * one_vector
+        return [BasisPlan("selective", np.dtype(own).name, needed, budget, rows)] if rows else []
+
+    # The order limits the search: beyond it there is nothing to find.
+    room = min(rows_that_fit((budget - own_vectors) // one_vector), operator.shape[0])
     choices = {
-        "auto": [full, *narrow, *([host] if on_device else [])],
+        "auto": [full, *narrow, *([host] if on_device else []), *selective(room)],
+        "selective": selective(room or min(MOST_ROWS, operator.shape[0])),
         "full": [full],
         "compressed": narrow,
         # Without a device the vectors are in the memory of the host already.
@@ -109,6 +129,12 @@ def plan_basis(
             stacklevel=4,
         )
     elif chosen is None and choices:
+        if memory_budget is not None and reorthogonalize == "selective":
+            least = own_vectors + vectors_of(3 * LEAST_PAIRS) * one_vector
+            raise MemoryError(
+                f"Selective orthogonalisation takes at least {format_bytes(least)} for {num_probes} probes, over the memory budget of "
+                f"{format_bytes(budget)}; take fewer probes, raise memory_budget, or use reorthogonalize='none'."
+            )
         if memory_budget is not None:
             raise MemoryError(
                 f"The Lanczos basis of {num_probes} x {num_steps + 1} vectors takes {format_bytes(choices[-1].bytes)}, over the "
@@ -116,7 +142,7 @@ def plan_basis(
                 "reorthogonalize='auto'."
             )
         chosen = choices[-1]
-    result = chosen or BasisPlan("none", np.dtype(own).name, 2 * basis_bytes(operator, 0, num_probes), budget)
+    result = chosen or BasisPlan("none", np.dtype(own).name, own_vectors, budget)
     _logger.info(
         "Lanczos plan: %d steps from %d probes, storage %r in %s, %s of vectors.",
         num_steps, num_probes, result.storage, result.dtype, format_bytes(result.bytes),

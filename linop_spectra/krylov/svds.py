@@ -8,19 +8,23 @@ import warnings
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
+from scipy import linalg
 
+from .._memory import parse_budget
 from .._progress import Progress, ProgressBar
 from ..backends import Array
-from ..operators import aslinearoperator
+from ..operators import LinearOperator, aslinearoperator
 from ..results import PathLike, html_table, register, save_result
 from .errors import LanczosInterrupted, NonFiniteProductError
 from .golub_kahan import GolubKahan
 from .lanczos import check_count, check_time_budget
 from .linear_system import FailedProductError
 from .result import on_host
+from .smallest import DENSE
 
 SingularWhich = Literal["LM", "SM"]
 _STEPS_BETWEEN_LOOKS = 5
+_SPARE = 10  # vectors beyond the wanted ones that a restart needs to get anywhere
 _SMALL = {"LM": 40, "SM": 300}
 """Smaller side up to which the whole space is used: a restart would only forget, most of all for the smallest."""
 _FEWEST, _MOST = 10, 60
@@ -55,6 +59,8 @@ class SingularResult:
         Wall-clock time.
     status : {"complete", "max matvecs", "time budget", "interrupted"}
         Why the run ended.
+    verified : bool
+        Whether a search in what is left of the space has shown that no wanted singular value, and no copy of a multiple one, is missing.
     """
 
     singular_values: np.ndarray
@@ -66,12 +72,13 @@ class SingularResult:
     num_matvecs: int
     seconds: float
     status: str
+    verified: bool = False
 
     def save(self, path: PathLike) -> None:
         """Write the triplets to `path` (``.npz``); `linop_spectra.load` reads them back."""
         arrays = {name: getattr(self, name) for name in ("singular_values", "residual_norms", "converged")}
         arrays |= {name: on_host(getattr(self, name)) for name in ("left_vectors", "right_vectors")}
-        scalars = {name: getattr(self, name) for name in ("norm_estimate", "num_matvecs", "seconds", "status")}
+        scalars = {name: getattr(self, name) for name in ("norm_estimate", "num_matvecs", "seconds", "status", "verified")}
         save_result(path, "singular triplets", scalars, arrays)
 
     @classmethod
@@ -83,6 +90,8 @@ class SingularResult:
         lines = [f"{'singular value':>16s} {'residual':>10s}"]
         for value, residual, good in zip(self.singular_values, self.residual_norms, self.converged, strict=True):
             lines.append(f"{value:16.8g} {residual:10.1e}" + ("" if good else "  not converged"))
+        if not self.verified:
+            lines.append("not verified: a copy of a multiple singular value may be missing")
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -114,15 +123,14 @@ def svds(
     k : int
         Number of triplets, at most min(m, n).
     which : {"LM", "SM"}
-        Largest or smallest singular values. The smallest of a large ill-conditioned operator take many products: an operator that can be
-        inverted is better given as its inverse.
+        Largest or smallest singular values. The smallest come from the whole matrix where its smaller side is up to 1,500; of a larger
+        ill-conditioned operator they take many products: one that can be inverted is better given as its inverse.
     tol : float
         A triplet has converged when its residual is at most `tol` times the norm estimate; never below four units of rounding.
     start : array, optional
         Starting vectors of length n, shape (n,) or (n, j), for example right singular vectors of a similar operator.
     max_basis : int, optional
-        Vectors kept on each side; by default ``2 k + 20``, at least 40; for the smallest singular
-        values all, up to 300.
+        Vectors kept on each side, at least k + 10; by default ``2 k + 20``, at least 40.
     max_matvecs : int, optional
         Products after which unconverged triplets are returned, marked; by default 200 times the basis.
     seed : int
@@ -150,8 +158,8 @@ def svds(
 
     Notes
     -----
-    After convergence the space is extended by a random vector, orthogonal to all that was found, so that no further copy of a multiple
-    singular value is missed.
+    After convergence the space is extended by a random vector, orthogonal to all that was found, to look for further copies of multiple
+    singular values; ``verified`` says whether that came to an end.
 
     References
     ----------
@@ -177,7 +185,16 @@ def svds(
     check_time_budget(time_budget)
     default = smaller if smaller <= _SMALL[which] else max(2 * k + 20, 40)
     asked = default if max_basis is None else check_count("max_basis", max_basis)
-    solver = GolubKahan(operator, min(smaller, max(asked, k + 3)), smallest=which == "SM", seed=seed)
+    if max_matvecs is not None:
+        check_count("max_matvecs", max_matvecs)
+    fits = np.prod(operator.shape, dtype=float) * operator.dtype.itemsize <= 0.1 * parse_budget(None, total=operator.backend.total_memory())
+    limited = time_budget is not None or (max_matvecs is not None and smaller + 2 * k > max_matvecs)
+    if which == "SM" and smaller <= DENSE and fits and not limited:
+        return _from_dense(operator, k, max(float(tol), 4 * float(np.finfo(operator.dtype).eps)), began)
+    room = max(asked, k + _SPARE)
+    # Where the least that a restart needs is half of everything, it would only forget.
+    room = smaller if smaller <= max(_SMALL[which], 2 * (k + _SPARE)) and room >= smaller / 2 else min(room, smaller)
+    solver = GolubKahan(operator, room, smallest=which == "SM", seed=seed)
     limit = check_count("max_matvecs", max_matvecs) if max_matvecs is not None else 200 * solver.capacity
     search = _Search(solver, k, max(float(tol), 4 * float(np.finfo(operator.dtype).eps)), limit, time_budget, began)
     try:
@@ -209,6 +226,33 @@ def svds(
     return result
 
 
+def _from_dense(operator: LinearOperator, k: int, tol: float, began: float) -> SingularResult:
+    """The smallest triplets from the whole matrix, by products with the unit vectors of its smaller side."""
+    backend = operator.backend
+    tall = operator.shape[0] >= operator.shape[1]
+    dense = backend.to_numpy((operator if tall else operator.H).to_dense())
+    if not np.all(np.isfinite(dense)):
+        raise FloatingPointError("A product with the operator holds NaN or infinity.")
+    U, values, Vh = linalg.svd(dense, full_matrices=False)
+    left, right = (U.T, Vh.conj()) if tall else (Vh.conj(), U.T)
+    chosen = np.arange(len(values) - k, len(values))
+    left, right = (
+        backend.contiguous(backend.asarray(np.ascontiguousarray(rows[chosen])), operator.dtype) for rows in (left, right)
+    )
+    kept = values[chosen].astype(np.float64)
+    forward, backward = operator.matmat(right.T), operator.rmatmat(left.T)
+    norms = []
+    for i, value in enumerate(kept.tolist()):
+        one, other = forward[:, i] - left[i, :] * value, backward[:, i] - right[i, :] * value
+        norms += [backend.norm(one), backend.norm(other)]
+    residuals = np.hypot(*np.real(backend.fetch(norms)).reshape(-1, 2).T).astype(np.float64)
+    norm = float(values[0])
+    converged = residuals <= tol * norm + 8 * float(np.finfo(operator.dtype).eps) * norm
+    products = min(operator.shape) + 2 * k
+    seconds = time.perf_counter() - began
+    return SingularResult(kept, left.T, right.T, residuals, converged, norm, products, seconds, "complete", True)
+
+
 def _add_start(solver: GolubKahan, start: Any) -> None:
     if start is None:
         return
@@ -235,7 +279,7 @@ class _Search:
 
     def __init__(self, solver: GolubKahan, k: int, tol: float, limit: int, time_budget: float | None, began: float) -> None:
         self.solver, self.k, self.tol, self.limit, self.time_budget, self.began = solver, k, tol, limit, time_budget, began
-        self.status = "complete"
+        self.status, self.verified = "complete", False
         self._shown = 0
 
     def run(self, bar: ProgressBar) -> None:
@@ -247,6 +291,7 @@ class _Search:
             good = int(np.sum(residuals <= self.tol * solver.norm))
             bar.advance(max(0, good - self._shown))
             self._shown = max(self._shown, good)
+            self.verified = solver.complete
             if solver.complete or self._over() or (good == self.k and self._nothing_missed(values)):
                 return
             # The chain that the worst triplet hangs on is the one to follow.
@@ -304,7 +349,7 @@ class _Search:
 
     def _look_beyond(self, before: np.ndarray, margin: float) -> bool:
         solver = self.solver
-        for step in range(1, _MOST + 1):
+        for step in range(1, max(_MOST, solver.num_matvecs // 2) + 1):
             if solver.complete:
                 break
             if solver.full:
@@ -317,6 +362,7 @@ class _Search:
                 if np.any(np.abs(now - before) > margin):
                     break
                 if self._resolved(values, residuals, before, margin):
+                    self.verified = True
                     break
                 if self._over():
                     return True
@@ -341,9 +387,9 @@ class _Search:
         values, left, right = solver.triplets(self._chosen())
         if self.status != "interrupted":  # after Ctrl-C nobody waits for more products
             residuals = solver.true_residuals(values, left, right)
-        norm = solver.norm
+        norm, unit = solver.norm, solver.unit
         converged = residuals <= self.tol * norm + 8 * float(np.finfo(solver.operator.dtype).eps) * norm
         return SingularResult(
-            values, left.T, right.T, residuals, converged, float(solver.values[0]), solver.num_matvecs,
-            time.perf_counter() - self.began, self.status,
+            values / unit, left.T, right.T, residuals / unit, converged, float(solver.values[0]) / unit, solver.num_matvecs,
+            time.perf_counter() - self.began, self.status, self.verified and self.status == "complete",
         )  # fmt: skip

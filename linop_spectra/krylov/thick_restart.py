@@ -61,7 +61,8 @@ class ThickRestart:
         default = max(2 * k + 16 * self.b, 32)
         asked = default if max_basis is None else check_count("max_basis", max_basis)
         self.max_basis = min(self.n, max(asked, k + 2 * self.b + 1))
-        if self.n <= SMALL:
+        # Where the least that a restart needs is half of everything, it would only forget.
+        if self.n <= max(SMALL, 2 * (k + 2 * self.b + 1)):
             self.max_basis = self.n
         # Some more vectors than the blocks take: a missed pair makes the block wider.
         self.V = self.backend.empty((self.max_basis + 2 * self.b + 4, self.n), operator.dtype)
@@ -77,7 +78,9 @@ class ThickRestart:
         self._found: tuple[np.ndarray, np.ndarray, float]
         for row in range(self.b):
             self.V[row, :] = first[row, :] if row < first.shape[0] else self._random_row()
-            self._normalise(row)
+            # Of a starting vector that depends on the others nothing but rounding is left.
+            size = self._host(self.backend.norm(self.V[row, :]))
+            self._normalise(row, 100 * self._eps * size)
 
     def _starting_rows(self, start: Any) -> Array:
         if start is None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from scipy import linalg
 
 from ..operators import LinearOperator
 from .tridiagonal import ritz
@@ -61,8 +62,8 @@ class MatrixFunction:
         invariant = betas[-1] <= 0.0
         error = 0.0 if invariant else self._truncation(alphas, betas, y)
         shifted = [self._coefficients(alphas, betas, sign * 4 * self.eps * scale, False) for sign in (1, -1)]
-        rounding = max((float(np.linalg.norm(other - y)) for other in shifted if other is not None), default=0.0)
-        return y, error + rounding + 4 * self.eps * float(np.linalg.norm(y))
+        rounding = max((vector_norm(other - y) for other in shifted if other is not None), default=0.0)
+        return y, error + rounding + 4 * self.eps * vector_norm(y)
 
     def _truncation(self, alphas: np.ndarray, betas: np.ndarray, y: np.ndarray) -> float:
         k = len(alphas)
@@ -118,4 +119,9 @@ def _distance(longer: np.ndarray, shorter: np.ndarray) -> float:
     if np.iscomplexobj(shorter) and not np.iscomplexobj(padded):
         padded = padded.astype(np.complex128)
     padded[: len(shorter)] -= shorter
-    return float(np.linalg.norm(padded))
+    return vector_norm(padded)
+
+
+def vector_norm(x: np.ndarray) -> float:
+    """Euclidean norm, also where the squares of the entries leave the range of double precision."""
+    return float(linalg.norm(x, check_finite=False))

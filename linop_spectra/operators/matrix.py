@@ -34,26 +34,47 @@ class MatrixOperator(LinearOperator):
         super().__init__(tuple(matrix.shape), dtype, hermitian=hermitian, backend=backend)
 
     def _matmat(self, x: Array) -> Array:
-        return self.matrix @ x
+        # Of infinite entries and overflow the run itself says in which product it met them.
+        with np.errstate(invalid="ignore", over="ignore"):
+            return self.matrix @ x
 
     def _rmatmat(self, x: Array) -> Array:
         if self.hermitian:
-            return self.matrix @ x
+            return self._matmat(x)
         # Conjugating the vectors instead of the matrix saves a copy of the matrix.
         matrix = self.matrix
         transposed = matrix.transpose(0, 1) if getattr(matrix, "is_sparse_csr", False) else matrix.T  # torch's has no .T
-        return self.backend.conj(transposed @ self.backend.conj(x))
+        with np.errstate(invalid="ignore", over="ignore"):
+            return self.backend.conj(transposed @ self.backend.conj(x))
 
     @property
     def unit_rounding(self) -> float:
         """Relative rounding of the entries: that of the type they came in."""
         return max(super().unit_rounding, self.rounding)
 
+    @property
+    def product_rounding(self) -> float:
+        """Relative rounding of products with the entries as they are held, which a narrower type before does not widen."""
+        return super().unit_rounding
+
     def _details(self) -> str:
         stored = getattr(self.matrix, "nnz", None)
         if stored is None and getattr(self.matrix, "is_sparse_csr", False):
             stored = self.matrix._nnz()
         return "dense" if stored is None else f"sparse, {stored:,} entries"
+
+
+def product_rounding(operator: LinearOperator) -> float:
+    """Relative rounding of the products of an operator with its own entries, however narrow the type that these came in.
+
+    `LinearOperator.unit_rounding` says how far the operator may be from symmetric; what limits an iteration is this.
+    """
+    if isinstance(operator, MatrixOperator):
+        return operator.product_rounding
+    children = operator._children()
+    if not children:
+        return operator.unit_rounding
+    return max(float(np.finfo(operator.dtype).eps), operator._rounding_seen, *(product_rounding(child) for child in children))
 
 
 def dense_symmetry(matrix: Array, hermitian: bool | None, backend: Backend, rounding: float = 0.0) -> bool | None:

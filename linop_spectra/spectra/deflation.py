@@ -6,8 +6,10 @@ outlier spectra at no cost (Bhattacharjee, Jayaram, Musco, Musco and Ray, 2024, 
 
 It is right for simple eigenvalues only, hence two guards. With two or more probes and a stored basis the test is exact: the
 weight that probe 2 gives to a simple eigenvalue equals the squared overlap of probe 2 with the Ritz vector found from probe 1,
-while a multiple eigenvalue takes more. With one probe only chance speaks: a weight that a simple eigenvalue would have once
-in a thousand times is left alone, and so is everything when all converged weights together are that unlikely.
+while a multiple eigenvalue takes more. A selective run has locked eigenvectors instead, found from a vector of their own: only
+their eigenvalues are pinned, after the same test of each probe. With one probe only chance speaks: a weight that a simple
+eigenvalue would have once in a thousand times is left alone, and so is everything when all converged weights together are that
+unlikely.
 """
 
 from __future__ import annotations
@@ -83,7 +85,7 @@ class Deflation:
     objections : tuple of float
         Values that the guard refused to pin.
     verified : bool
-        Whether multiplicities were tested with a second probe.
+        Whether multiplicities were tested, with a second probe or with locked eigenvectors.
     """
 
     rules: tuple[GaussRule, ...]
@@ -198,12 +200,18 @@ def deflate(run: LanczosResult, *, pin: bool) -> Deflation:
     matches = _match(rules, sharp, rounding)
     half = 1.0 if np.dtype(run.dtype).kind == "c" else 0.5
     verified = run.start_overlaps is not None and len(rules) > 1
+    certain = np.ones(len(matches), dtype=bool)
     if verified:
         simple = _verified_simple(run, rules, matches)
     else:
         simple = _plausibly_simple(rules, matches, n, half)
+        if not run.keeps_basis and len(run.locked_values):
+            verified = True
+            # What is not locked may be a repetition.
+            certain, tested = _locked_simple(run, rules, matches, rounding)
+            simple[certain] = tested[certain]
     atoms = tuple(_atom(rules, match, bool(ok)) for match, ok in zip(matches, simple, strict=True))
-    chosen = [match for match, ok in zip(matches, simple, strict=True) if pin and ok]
+    chosen = [match for match, ok in zip(matches, simple & certain, strict=True) if pin and ok]
     rest, rest_sharp = _rest(rules, sharp, chosen)
     if any(len(nodes) == 0 for nodes, _ in rest) and len(chosen) != n:
         # Nothing is left to carry the remaining eigenvalues: some pinned ones must be multiple after all.
@@ -262,6 +270,33 @@ def _verified_simple(run: LanczosResult, rules: tuple[GaussRule, ...], matches: 
             tolerance = 4 * (1 + np.sqrt(max(weight, overlap))) * angle + rounding * (1 + weight)
             simple[position] &= bool(abs(weight - overlap) <= tolerance)
     return simple
+
+
+def _locked_simple(
+    run: LanczosResult, rules: tuple[GaussRule, ...], matches: list[Match], rounding: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which eigenvalues are locked ones, and which of those are simple: each probe's weight is its squared overlap."""
+    n, eps = run.dimension, float(np.finfo(run.dtype).eps)
+    found, simple = np.zeros(len(matches), dtype=bool), np.zeros(len(matches), dtype=bool)
+    for value, residual, overlaps in zip(run.locked_values, run.locked_residuals, run.locked_overlaps.T, strict=True):
+        near = [
+            np.flatnonzero(np.abs(rule.nodes - value) <= rule.residuals + residual + rounding).tolist() for rule in rules
+        ]
+        match = tuple(nodes[0] for nodes in near if len(nodes) == 1)
+        # Two nodes at one value may be a copy, or neighbours that the residuals do not tell apart.
+        if len(match) < len(rules) or match not in matches or found[matches.index(match)]:
+            continue
+        position = matches.index(match)
+        gaps = np.array([rule.gaps[node] for rule, node in zip(rules, match, strict=True)])
+        own = np.array([rule.residuals[node] for rule, node in zip(rules, match, strict=True)])
+        # First-order errors of the Ritz vectors and the locked one, in units of the standard size 1/sqrt(n) of an overlap.
+        angles = (own + residual + 20 * eps * max(rule.norm for rule in rules)) / gaps
+        if np.any(ISOLATED * angles >= 1):
+            continue
+        weights, sizes = n * np.array([rule.weights[node] for rule, node in zip(rules, match, strict=True)]), n * overlaps
+        tolerances = 4 * (1 + np.sqrt(np.maximum(weights, sizes))) * angles + 1e3 * eps * (1 + weights)
+        found[position], simple[position] = True, bool(np.all(np.abs(weights - sizes) <= tolerances))
+    return found, simple
 
 
 def _plausibly_simple(rules: tuple[GaussRule, ...], matches: list[Match], n: int, half: float) -> np.ndarray:

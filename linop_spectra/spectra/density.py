@@ -101,7 +101,9 @@ class SpectralDensity(SpectralMeasure):
         smoothing.check_options(method, "adaptive", num_moments, kernel, step=True)
         if method == "step":
             steps = np.concatenate([[0.0], np.cumsum(self.weights)])
-            out = np.where(x >= self.nodes[-1], 1.0, np.minimum(steps[np.searchsorted(self.nodes, x, side="right")], 1.0))
+            # Rounding moves a node to either side of the eigenvalue: what lies at x up to the noise floor counts.
+            at = x + self.noise_floor
+            out = np.where(at >= self.nodes[-1], 1.0, np.minimum(steps[np.searchsorted(self.nodes, at, side="right")], 1.0))
         elif method == "gaussian":
             out = smoothing.gaussian_cdf(self, x, "adaptive")
         else:
@@ -109,7 +111,7 @@ class SpectralDensity(SpectralMeasure):
         return float(out) if out.ndim == 0 else out
 
     def cdf_band(self, x: Any, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-        """Interval for the share of eigenvalues at or below each `x`: quadrature envelope and exact sampling law.
+        """Interval for the share of eigenvalues at or below each `x`: quadrature envelope, exact sampling law and noise floor.
 
         Parameters
         ----------
@@ -125,17 +127,18 @@ class SpectralDensity(SpectralMeasure):
         """
         _check_level(confidence)
         x = np.asarray(x, dtype=np.float64)
-        d = self.deflation
+        d, floor = self.deflation, self.noise_floor
         low, high = np.zeros(x.shape), np.zeros(x.shape)
         for rule, (nodes, weights) in zip(d.rules, d.rest, strict=True):
-            below, above = bounds.envelope(nodes, weights, x, exact=rule.exact)
-            low, high = low + below / len(d.rules), high + above / len(d.rules)
+            low = low + bounds.envelope(nodes, weights, x - floor, exact=rule.exact)[0] / len(d.rules)
+            high = high + bounds.envelope(nodes, weights, x + floor, exact=rule.exact)[1] / len(d.rules)
         if d.rest_dimension:
             low, high = bounds.sampling_interval(
                 low, high, d.rest_dimension, self.num_probes, confidence, complex_valued=self._complex
             )
-        share, pinned = d.rest_dimension / d.n, np.searchsorted(d.pinned, x, side="right") / d.n
-        return np.clip(pinned + share * low, 0, 1), np.clip(pinned + share * high, 0, 1)
+        share = d.rest_dimension / d.n
+        below, above = (np.searchsorted(d.pinned, x + move, side="right") / d.n for move in (-floor, floor))
+        return np.clip(below + share * low, 0, 1), np.clip(above + share * high, 0, 1)
 
     def quantile(self, q: Any, *, interpolate: bool = False) -> Any:
         """Place below which a share `q` of the eigenvalues lies; the shape of `q`.

@@ -30,6 +30,8 @@ def _run(S: SpectralDensity) -> str:
         "full": "",
         "compressed": f"; the Lanczos vectors were kept in {S.run.basis_dtype}",
         "host": "; the Lanczos vectors were kept in the memory of the host",
+        "selective": f"; {_plural(len(S.run.locked_values), 'eigenvector')} of largest modulus stood in for the Lanczos vectors, so that "
+        "other Ritz values may repeat and are not pinned",
         "none": "; the Lanczos vectors were not kept, so that Ritz values may repeat and none is pinned",
     }[S.run.reorthogonalize]
     return (
@@ -42,7 +44,8 @@ def _ends(S: SpectralDensity) -> str:
     (low, low_residual), (high, high_residual) = S.extreme_eigenvalues()
     outliers = S.outliers()
     pinned = len(S.deflation.pinned)
-    certain = "a second probe confirmed that they are simple" if S.deflation.verified else "no second probe has tested that they are simple"
+    witness = "the locked eigenvectors" if S.run.reorthogonalize == "selective" else "a second probe"
+    certain = f"{witness} confirmed that they are simple" if S.deflation.verified else "no second probe has tested that they are simple"
     carry = "carries" if pinned == 1 else "carry"
     pins = f", and {_plural(pinned, 'converged eigenvalue')} {carry} the exact weight 1/n ({certain})" if pinned else ""
     return (

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..krylov import LanczosResult
 from .deflation import Deflation, node_rounding
+from .quadrature import GaussRule
 from .truncation import truncation_error, variation
 
 Function = Callable[[np.ndarray], np.ndarray]
@@ -39,6 +40,25 @@ def evaluate(f: Function, nodes: np.ndarray) -> np.ndarray:
     return values
 
 
+def defined_at_zero(f: Function, floor: float) -> Function:
+    """`f`, with its value at zero where rounding has moved a zero eigenvalue to a place at which `f` is not defined."""
+
+    def tolerant(x: np.ndarray) -> np.ndarray:
+        with np.errstate(all="ignore"):
+            values = np.asarray(f(x))
+            lost = ~np.isfinite(values) & (np.abs(x) <= floor)
+            return np.where(lost, np.broadcast_to(np.asarray(f(np.zeros_like(x))), x.shape), values) if np.any(lost) else values
+
+    return tolerant
+
+
+def _spread(rule: GaussRule, nodes: np.ndarray, weights: np.ndarray, beta: float) -> tuple[np.ndarray, np.ndarray]:
+    """The nodes of one probe; of a single step two, which have its second moment as well."""
+    if len(rule.nodes) > 1 or rule.exact or len(nodes) != 1:
+        return nodes, weights
+    return nodes + beta * np.array([-1.0, 1.0]), np.full(2, 0.5) * weights.sum()
+
+
 def sampling_error(d: Deflation, f: Function, *, complex_valued: bool) -> tuple[float, float]:
     """Standard error of the mean of `f` over the eigenvalues that are not pinned, and its degrees of freedom.
 
@@ -47,9 +67,15 @@ def sampling_error(d: Deflation, f: Function, *, complex_valued: bool) -> tuple[
     n, probes = d.rest_dimension, len(d.rules)
     if n < 2:
         return 0.0, math.inf
-    nodes = np.concatenate([x for x, _ in d.rest])
-    weights = np.concatenate([w for _, w in d.rest]) / probes
-    values = evaluate(f, nodes)
+    spread = [_spread(rule, *one, float(rule.residuals[0])) for rule, one in zip(d.rules, d.rest, strict=True)]
+    nodes = np.concatenate([x for x, _ in spread])
+    weights = np.concatenate([w for _, w in spread]) / probes
+    try:
+        values = evaluate(f, nodes)
+    except ValueError:
+        if all(len(rule.nodes) > 1 for rule in d.rules):
+            raise
+        return math.inf, 1.0  # one step does not tell where the eigenvalues are
     deviation = values - np.sum(weights * values)
     scale = float(np.max(np.abs(deviation)))
     if scale <= 1e-14 * float(np.max(np.abs(values), initial=0.0)):

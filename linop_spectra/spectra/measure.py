@@ -45,8 +45,8 @@ class SpectralMeasure:
     @functools.cached_property
     def deflation(self) -> Deflation:
         """The rules of all probes, split into pinned eigenvalues and the rest."""
-        # Without reorthogonalisation Ritz values repeat: pinning each would count an eigenvalue twice.
-        return deflate(self.run, pin=self.pin and self.run.keeps_basis)
+        # Without reorthogonalisation Ritz values repeat: only those that a basis or locked eigenvectors vouch for may be pinned.
+        return deflate(self.run, pin=self.pin and self.run.counts_eigenvalues)
 
     @functools.cached_property
     def _pooled(self) -> tuple[np.ndarray, np.ndarray]:
@@ -230,6 +230,7 @@ class SpectralMeasure:
             ``method`` says when no second probe has confirmed it.
         """
         d = self.deflation
+        f = functionals.defined_at_zero(f, self.noise_floor)
         share = d.rest_dimension / d.n
         per_probe = [functionals.evaluate(f, nodes) @ weights if len(nodes) else 0.0 for nodes, weights in d.rest]
         value = float(np.sum(functionals.evaluate(f, d.pinned)) / d.n + share * np.mean(per_probe))

@@ -41,7 +41,10 @@ class MidstepCurve:
     def __init__(self, nodes: np.ndarray, weights: np.ndarray, width: float) -> None:
         from scipy.interpolate import PchipInterpolator
 
-        nodes, weights = _apart(nodes, weights, width)
+        # In units of order one: SciPy's slopes are products of two differences.
+        self._unit = float(np.max(np.abs(nodes), initial=0.0)) or 1.0
+        nodes, weights = _apart(np.asarray(nodes) / self._unit, weights, width / self._unit)
+        width = width / self._unit
         middle = np.cumsum(weights) - weights / 2
         first, last = (nodes[1] - nodes[0], nodes[-1] - nodes[-2]) if len(nodes) > 1 else (width / OVERHANG, width / OVERHANG)
         self._low, self._high, self._mass = nodes[0] - first * OVERHANG, nodes[-1] + last * OVERHANG, float(weights.sum())
@@ -52,17 +55,17 @@ class MidstepCurve:
     @property
     def support(self) -> tuple[float, float]:
         """Where the curve starts and ends."""
-        return float(self._low), float(self._high)
+        return float(self._low * self._unit), float(self._high * self._unit)
 
     def density(self, x: Any) -> np.ndarray:
         """Slope of the curve at `x`, zero beyond its ends; it integrates to the mass."""
-        x = np.asarray(x, dtype=np.float64)
+        x = np.asarray(x, dtype=np.float64) / self._unit
         inside = (x >= self._low) & (x <= self._high)
-        return np.where(inside, np.maximum(self._slope(np.clip(x, self._low, self._high)), 0.0), 0.0)
+        return np.where(inside, np.maximum(self._slope(np.clip(x, self._low, self._high)), 0.0), 0.0) / self._unit
 
     def cdf(self, x: Any) -> np.ndarray:
         """Mass at or below `x`."""
-        x = np.asarray(x, dtype=np.float64)
+        x = np.asarray(x, dtype=np.float64) / self._unit
         inside = np.clip(self._curve(np.clip(x, self._low, self._high)), 0.0, self._mass)
         return np.where(x >= self._high, self._mass, inside)
 

@@ -13,6 +13,7 @@ import numpy as np
 from .._memory import format_bytes
 from ..backends import Array, Backend
 from ..krylov.lanczos import check_count
+from ..krylov.selective import most_products, pairs_of
 from ..krylov.storage import BasisPlan, plan_basis
 from ..operators import aslinearoperator
 from ..results import html_table
@@ -34,7 +35,7 @@ class Plan:
     num_steps, num_probes : int
         Of the run.
     num_matvecs : int
-        Products, the ones that test the operator included.
+        Products, the ones that test the operator included, and those of the search for eigenvectors at most.
     first_product_seconds : float
         Time of the first product, which may include what is prepared once; NaN where nothing was timed.
     seconds : float
@@ -43,7 +44,7 @@ class Plan:
         Of the Lanczos vectors that the run would keep.
     memory_budget : int
         Bytes allowed for them.
-    reorthogonalize : {"full", "compressed", "host", "none"}
+    reorthogonalize : {"full", "compressed", "host", "selective", "none"}
         What the budget allows, as in `linop_spectra.lanczos`.
     interval_width : float
         Full width of the 95 % interval of the share of eigenvalues below the median: sampling, and quadrature for a smooth bulk.
@@ -75,6 +76,7 @@ class Plan:
     def _rows(self) -> list[tuple[str, str]]:
         fits = {
             "full": "fits", "compressed": "fits in a narrower type", "host": "fits in the memory of the host",
+            "selective": "two vectors of each probe and some eigenvectors: the basis does not fit, only their eigenvalues are pinned;",
             "none": "two vectors of each probe: the basis does not fit, nothing is pinned",
         }[self.reorthogonalize]  # fmt: skip
         rows = [
@@ -144,6 +146,8 @@ def plan(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that nothing fits is said in the table
         vectors: BasisPlan = plan_basis(operator, steps, probes, "auto", memory_budget)
+    if vectors.storage == "selective":
+        products += most_products(vectors.search_rows)
     first = seconds = relative = math.nan
     if measure:
         probe = backend.probes(n, (0,), kind="sphere", seed=seed, domain="probe", dtype=operator.dtype)
@@ -159,7 +163,7 @@ def plan(
         first = times[0]
         seconds = max(0.0, times[0] - times[1]) + times[1] * products
         if vectors.storage != "none":
-            seconds += _orthogonalisation_seconds(backend, own, steps, probes)
+            seconds += _orthogonalisation_seconds(backend, own) * _vectors_passed(vectors, steps, probes)
         ratio = signal_to_noise(float(alpha), float(norm), n, complex_valued=operator.dtype.kind == "c")
         relative = 1 / (ratio * math.sqrt(probes)) if ratio > 0 else math.inf
     half = np.array(0.5)
@@ -172,8 +176,16 @@ def plan(
     )  # fmt: skip
 
 
-def _orthogonalisation_seconds(backend: Backend, w: Array, steps: int, probes: int) -> float:
-    """Time of one Gram-Schmidt pass in each step, from a timed pass against a few vectors."""
+def _vectors_passed(vectors: BasisPlan, steps: int, probes: int) -> float:
+    """How many vectors something is orthogonalised against, over the whole run."""
+    if vectors.storage == "selective":
+        rows = vectors.search_rows
+        return most_products(rows) * rows + probes * steps * pairs_of(rows)
+    return probes * steps * (steps + 1) / 2
+
+
+def _orthogonalisation_seconds(backend: Backend, w: Array) -> float:
+    """Time of a Gram-Schmidt pass against one vector, from a timed pass against a few."""
     rows = backend.empty((4, w.shape[0]), w.dtype)
     rows[...] = 0
     times = []
@@ -182,4 +194,4 @@ def _orthogonalisation_seconds(backend: Backend, w: Array, steps: int, probes: i
         backend.gemv_n_sub(rows, backend.gemv_t(rows, w), w)
         backend.synchronize()
         times.append(time.perf_counter() - began)
-    return probes * steps * (steps + 1) / 2 * min(times) / 4
+    return min(times) / 4

@@ -14,6 +14,7 @@ from ..krylov import LanczosInterrupted, LanczosResult, NonFiniteProductError
 from ..krylov.lanczos import RunOptions, check_count, clamp_steps, run_lanczos
 from ..krylov.recurrence import Recurrence
 from ..krylov.result import merge
+from ..krylov.selective import Locked
 from ..krylov.storage import Reorthogonalize, basis_bytes
 from ..operators import LinearOperator, aslinearoperator, require_hermitian
 from ..results import PathLike
@@ -73,7 +74,8 @@ def spectral_density(
     seed : int
         Seed of the probes.
     deflate : bool or "auto"
-        Whether converged simple eigenvalues get the weight 1/n; "auto" does where the basis is kept.
+        Whether converged simple eigenvalues get the weight 1/n; "auto" does where the basis is kept, and for locked
+        eigenvectors of a selective run.
     reorthogonalize, memory_budget
         As in `linop_spectra.lanczos`.
     progress : bool or callable, optional
@@ -124,22 +126,28 @@ def spectral_density(
         options.stop = _stop_at(goal, min(steps, DEFAULT_STEPS), most_probes, deflate is not False)
     shared = {"reorthogonalize": reorthogonalize, "seed": seed, "memory_budget": memory_budget}
     run = run_lanczos(operator, steps, num_probes=probes, options=options, **shared)  # type: ignore[arg-type]
-    if deflate is True and not run.keeps_basis:
+    if deflate is True and not run.counts_eigenvalues:
         raise ValueError(
             "deflate=True needs the whole basis, because without reorthogonalisation Ritz values repeat; use "
             "reorthogonalize='full' or deflate='auto'."
         )
-    pin = run.keeps_basis if deflate == "auto" else bool(deflate)
+    pin = run.counts_eigenvalues if deflate == "auto" else bool(deflate)
     notes: list[str] = []
-    if not run.keeps_basis:
+    if run.reorthogonalize == "selective":
+        notes.append(
+            f"selective orthogonalisation to {len(run.locked_values)} eigenvectors: other Ritz values may repeat, and are not pinned"
+        )
+    elif not run.keeps_basis:
         notes.append("without reorthogonalisation: Ritz values may repeat, their weights are right, eigenvalues are not counted")
-    if num_probes == "auto" and probes == 1 and pin and run.status == "complete" and _objects(run):
+    if num_probes == "auto" and probes == 1 and pin and run.keeps_basis and run.status == "complete" and _objects(run):
         run = _with_more_probes(operator, run, 1, options, memory_budget)
         notes.append("a second probe was added to decide on a possible multiplicity")
     density = SpectralDensity(run, pin, tuple(notes))
     if goal is None:
         return density
     fits = int(budget // basis_bytes(operator, run.num_steps, 1, run.basis_dtype)) if run.keeps_basis else most_probes
+    if run.reorthogonalize == "selective":
+        fits = int(budget // basis_bytes(operator, 0, 1) - len(run.locked_values)) // 2
     density = _reach(operator, density, goal, min(most_probes, max(fits, run.num_probes)), num_probes != "auto", options, memory_budget)
     if goal.gap(density).met:
         return density
@@ -169,7 +177,7 @@ def _with_more_probes(
     try:
         other = run_lanczos(
             operator, run.num_steps, num_probes=count, options=more, first_probe=run.num_probes, seed=run.seed,
-            reorthogonalize=run.reorthogonalize, memory_budget=memory_budget,  # type: ignore[arg-type]
+            reorthogonalize=run.reorthogonalize, memory_budget=memory_budget, locked=_locked(run),  # type: ignore[arg-type]
         )  # fmt: skip
     except KeyboardInterrupt:  # before the first step of these probes
         return dataclasses.replace(run, status="interrupted")
@@ -180,6 +188,13 @@ def _with_more_probes(
             error.partial = run
         raise
     return merge(run, other)
+
+
+def _locked(run: LanczosResult) -> Locked | None:
+    """The eigenvectors of a selective run, which cost nothing a second time."""
+    if run.vectors is None or run.vectors.locked is None:
+        return None
+    return Locked(run.locked_values, run.locked_residuals, run.vectors.locked)
 
 
 def _reach(

@@ -157,3 +157,9 @@ def test_errors():
     for norm in (ls.spectral_norm, nuclear_norm):
         with pytest.raises(TypeError, match="no product with its adjoint"):
             norm(one_way)
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-25, 1e200])
+def test_spectral_norm_of_a_general_matrix_is_not_squared(scale):
+    matrix = np.triu(np.full((5, 5), scale))
+    assert ls.spectral_norm(matrix).value == pytest.approx(scale * np.linalg.norm(np.triu(np.ones((5, 5))), 2), rel=1e-6)

@@ -220,3 +220,18 @@ def test_interrupted_pairs_are_returned_and_marked():
     assert not result.converged.all() and result.num_matvecs == 24 and len(calls) == 25
     true = np.linalg.norm(matrix @ result.eigenvectors - result.eigenvectors * result.eigenvalues, axis=0)
     np.testing.assert_allclose(result.residual_norms, true, rtol=1e-6)
+
+
+def test_starting_vectors_that_depend_on_each_other():
+    operator, start = ls.diagonal_operator(np.arange(50.0)), np.ones((50, 3))
+    result = ls.eigsh(operator, 3, which="LA", block_size=3, start=start, tol=1e-10)
+    np.testing.assert_allclose(result.eigenvalues, [47, 48, 49], atol=1e-8)
+    assert ls.block_lanczos(operator, 4, block_size=3, start=start).ritz_values.max() < 49 + 1e-9
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_many_pairs_of_a_small_matrix_with_little_room(seed):
+    values = np.sort(np.random.default_rng(seed).uniform(-900, 900, 80))
+    result = ls.eigsh(rotated(values, seed).astype(np.float32), 65, which="SA", block_size=2, max_basis=30, tol=1e-4, seed=seed)
+    np.testing.assert_allclose(result.eigenvalues, values[:65], atol=0.05)
+    assert result.verified

@@ -103,3 +103,9 @@ def test_what_does_not_converge_is_marked():
         result = ls.eigsh(function(np.linspace(-1, 1, 3001)), 3, which="SM", tol=1e-12, max_matvecs=500)
     assert not result.converged.all() and result.status == "unconverged"
     assert ls.eigsh(function(TWO_SIDED), 3, which="SM", time_budget=1e-6).status == "time budget"
+
+
+def test_a_sparse_matrix_of_zeros():
+    result = ls.eigsh(sparse.csr_array((1600, 1600)), 2, which="SM")
+    np.testing.assert_array_equal(result.eigenvalues, [0.0, 0.0])
+    assert result.converged.all()

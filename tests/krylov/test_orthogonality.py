@@ -51,6 +51,16 @@ def test_ghosts_are_what_exceeds_the_number_of_distinct_eigenvalues(k):
     assert ls.lanczos(ls.diagonal_operator(values), k).num_ghosts[0] == 0
 
 
+def test_a_narrow_bulk_is_not_taken_for_ghosts():
+    """Nodes of a bulk that is as narrow as the rounding of its outliers lie close together, but each has its weight."""
+    rng = np.random.default_rng(0)
+    values = np.r_[rng.normal(0, 5e-3, 3990), np.linspace(7, 100, 10)].astype(np.float32)
+    full = ls.lanczos(ls.diagonal_operator(values), 60)
+    alphas, betas = full.jacobi()
+    assert count_ghosts(alphas, betas, float(np.finfo(np.float32).eps)) <= 2
+    assert ls.lanczos(ls.diagonal_operator(values), 60, reorthogonalize="none").num_ghosts[0] > 20
+
+
 def test_ghosts_keep_the_weight_of_the_eigenvalue_they_copy():
     """Copies of an outlier share its weight: together they weigh what the one node of an orthogonal run weighs."""
     a = ls.diagonal_operator(EIGENVALUES)

@@ -1,6 +1,7 @@
 """Singular triplets against dense LAPACK and SciPy, small ones included, and what cannot converge."""
 
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -269,3 +270,29 @@ def test_copies_in_spectra_of_many_multiple_values():
         diagonal = np.random.default_rng(seed).integers(0, 50, 350).astype(float)
         result = svds(ls.diagonal_operator(diagonal), 8, seed=seed)
         np.testing.assert_allclose(result.singular_values, np.sort(diagonal)[::-1][:8], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "values, k",
+    [
+        (np.r_[1.5, 1.5, np.arange(2.0, 320)], 2),
+        (np.r_[0.0, 0.0, np.arange(1.0, 319)], 2),
+        (np.r_[np.arange(1.0, 21), np.zeros(20)], 3),
+    ],
+)
+def test_copies_of_the_smallest(values, k):
+    for options in ({}, {"max_basis": 6}):
+        result = ls.svds(np.diag(values), k, which="SM", **options)
+        np.testing.assert_allclose(result.singular_values, np.sort(values)[:k][::-1], atol=1e-10)
+        assert result.verified and result.converged.all()
+
+
+def test_what_is_not_verified_is_said():
+    """A large operator whose smallest values lie close together: the search may end open, but not in silence."""
+    values = np.r_[1.5, 1.5, np.linspace(2.0, 2000.0, 1800)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = ls.svds(ls.diagonal_operator(values), 2, which="SM", tol=1e-4, max_matvecs=4000)
+    right = np.allclose(result.singular_values, [1.5, 1.5], atol=1e-2)
+    assert right or not (result.verified and result.converged.all())
+    assert ls.svds(ls.diagonal_operator(values), 2).verified

@@ -49,3 +49,12 @@ def test_noise_is_called_noise():
     operator = ls.aslinearoperator(noisy, shape=(100, 100), dtype=float, hermitian=True)
     with pytest.raises(ValueError, match="too noisy for float64"):
         ls.lanczos(operator, 20)
+
+
+@pytest.mark.parametrize("values", [[0.0, 1.0, 1.0], [0.0] * 1000 + [1.0, 2.0, 3.0], [1.0] * 1999 + [5.0]], ids=["3", "1003", "2000"])
+def test_a_space_that_is_nearly_invariant_says_nothing_of_symmetry(values):
+    """What rounding leaves where the space ends is scaled up to a vector, and that one is orthogonal to nothing."""
+    operator = ls.diagonal_operator(np.array(values))
+    for seed in range(100):
+        run = ls.lanczos(operator, min(len(values), 20), seed=seed, reorthogonalize="none")
+        assert np.nanmin(run.ritz_values) > min(values) - 1e-9 and np.nanmax(run.ritz_values) < max(values) + 1e-9

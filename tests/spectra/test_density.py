@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
-from helpers import DTYPES, goe, rotated
+from helpers import DTYPES, goe, least_hits, rotated
 from scipy import stats
 
 import linop_spectra as ls
@@ -373,3 +373,42 @@ def test_an_operator_that_hands_out_its_own_buffer():
         plain = ls.spectral_density(ls.aslinearoperator(matrix, hermitian=True), num_steps=30, num_probes=probes)
         np.testing.assert_allclose(buffered.run.alphas, plain.run.alphas, atol=1e-10)
         np.testing.assert_allclose(buffered.run.betas, plain.run.betas, atol=1e-10)
+
+
+def test_the_share_at_a_multiple_eigenvalue_is_no_matter_of_rounding():
+    """Half of the nodes lie a rounding error above the eigenvalue; asked for the share up to it, all of them count."""
+    exact = {"zeros": (np.r_[np.zeros(940), np.ones(60)], 0.0, 0.94), "ones": (np.r_[np.zeros(300), np.ones(700)], 0.0, 0.3)}
+    for values, place, share in exact.values():
+        for seed in range(8):
+            S = ls.spectral_density(ls.diagonal_operator(values), seed=seed)
+            low, high = S.cdf_band(place, 0.9999)
+            assert low <= share <= high
+            assert S.cdf(place) == pytest.approx(share, abs=0.06) and S.cdf(place - 0.1) == 0.0
+
+
+def test_one_step_knows_the_spread_from_its_residual():
+    """One node has no spread; the coefficient beta has: the interval of a trace from single steps covers as it says."""
+    values = np.linspace(-1, 1, 500)
+    hits = 0
+    for seed in range(100):
+        S = ls.spectral_density(ls.diagonal_operator(values), num_steps=1, num_probes=1, seed=seed)
+        low, high = S.trace().confidence_interval(0.95)
+        hits += low <= 0 <= high
+    assert hits >= least_hits(100, 0.95)
+    everywhere = ls.spectral_density(ls.diagonal_operator(values + 1.001), num_steps=1, num_probes=1).trace(np.log)
+    assert everywhere.standard_error > 10  # one step does not know where the logarithm goes
+
+
+def test_a_function_that_is_not_defined_below_zero_takes_a_zero_eigenvalue():
+    values = np.linspace(0, 1, 100)
+    estimate = ls.spectral_density(ls.diagonal_operator(values), num_steps=100).trace(np.sqrt)
+    assert estimate.value == pytest.approx(np.sqrt(values).sum(), abs=1e-6)
+    with pytest.raises(ValueError, match="not finite at the Ritz value"):
+        ls.spectral_density(ls.diagonal_operator(np.linspace(-1, 1, 100)), num_steps=50).trace(np.sqrt)
+
+
+@pytest.mark.parametrize("method", ["gaussian", "pchip", "terminator", "kpm", "maxent"])
+def test_views_of_huge_spectra(method):
+    S, large = (ls.spectral_density(ls.diagonal_operator(scale * np.arange(50.0))) for scale in (1.0, 1e200))
+    x = np.linspace(1, 48, 5)
+    np.testing.assert_allclose(1e200 * large.density(1e200 * x, method=method), S.density(x, method=method), rtol=1e-6)
