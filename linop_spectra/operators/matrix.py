@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..backends import Array, Backend
+from ..backends.numpy_backend import matmul
 from .base import LinearOperator
 
 _ENTRIES_AT_A_TIME = 1 << 22
@@ -36,7 +37,7 @@ class MatrixOperator(LinearOperator):
     def _matmat(self, x: Array) -> Array:
         # Of infinite entries and overflow the run itself says in which product it met them.
         with np.errstate(invalid="ignore", over="ignore"):
-            return self.matrix @ x
+            return matmul(self.matrix, x)
 
     def _rmatmat(self, x: Array) -> Array:
         if self.hermitian:
@@ -45,7 +46,7 @@ class MatrixOperator(LinearOperator):
         matrix = self.matrix
         transposed = matrix.transpose(0, 1) if getattr(matrix, "is_sparse_csr", False) else matrix.T  # torch's has no .T
         with np.errstate(invalid="ignore", over="ignore"):
-            return self.backend.conj(transposed @ self.backend.conj(x))
+            return self.backend.conj(matmul(transposed, self.backend.conj(x)))
 
     @property
     def unit_rounding(self) -> float:

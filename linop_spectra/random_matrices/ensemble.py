@@ -11,6 +11,7 @@ import numpy as np
 
 from .._memory import format_bytes, parse_budget
 from ..backends import Array, Backend
+from ..backends.numpy_backend import matmul
 from ..operators import LinearOperator
 
 PANEL_BYTES = 1 << 22
@@ -104,7 +105,7 @@ class EnsembleOperator(LinearOperator):
     def _times_adjoint(self, rows: Array, panel: Array) -> Array:
         """``rows @ panel.conj().T`` without a conjugate copy of the panel."""
         conj = self.backend.conj
-        return conj(conj(rows) @ panel.T)
+        return conj(matmul(conj(rows), panel.T))
 
     def _details(self) -> str:
         size = format_bytes(self.num_bytes)

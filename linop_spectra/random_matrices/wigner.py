@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..backends import Array, Backend
+from ..backends.numpy_backend import matmul
 from ..operators import LinearOperator
 from .ensemble import EnsembleOperator
 from .entries import normal_entries
@@ -70,10 +71,10 @@ class WignerOperator(EnsembleOperator):
     def _matmat(self, x: Array) -> Array:
         rows, out = x.T, self._zeros(x.shape[1])
         for first, last, panel in self._each():
-            out[:, first:last] += rows[:, :last] @ panel.T
+            out[:, first:last] += matmul(rows[:, :last], panel.T)
             if first > 0:
                 conj = self.backend.conj
-                out[:, :first] += conj(conj(rows[:, first:last]) @ panel[:, :first])
+                out[:, :first] += conj(matmul(conj(rows[:, first:last]), panel[:, :first]))
         return self._rounded(out).T
 
     def _details(self) -> str:

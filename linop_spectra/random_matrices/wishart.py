@@ -10,6 +10,7 @@ import numpy as np
 
 from .._memory import format_bytes
 from ..backends import Array, Backend
+from ..backends.numpy_backend import matmul
 from ..operators import LinearOperator
 from .ensemble import EnsembleOperator, rows_that_fit
 from .entries import normal_entries
@@ -64,17 +65,17 @@ class WishartOperator(EnsembleOperator):
         if self.gram_stored:
             if self._gram is None:
                 self._gram = self._form_gram()
-            return (rows @ self._gram).T
+            return matmul(rows, self._gram).T
         out = self._zeros(x.shape[1])
         for _, _, panel in self._each():
-            out += self._times_adjoint(rows, panel) @ panel
+            out += matmul(self._times_adjoint(rows, panel), panel)
         return self._rounded(out).T
 
     def _form_gram(self) -> Array:
         """The transpose of ``X X^H / n``, which multiplies rows."""
         gram = self._zeros(self.shape[0])
         for _, _, panel in self._each():
-            gram += self.backend.conj(panel).T @ panel
+            gram += matmul(self.backend.conj(panel).T, panel)
         return self._rounded(gram)
 
     def _details(self) -> str:
