@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import math
 from typing import Any, Literal, get_args
@@ -195,7 +196,7 @@ def diagonal(
     return result
 
 
-class _DiagonalSampler:
+class _DiagonalSampler(abc.ABC):
     method = ""
     doubling = True
 
@@ -207,12 +208,13 @@ class _DiagonalSampler:
     def useful(self) -> bool:
         return self.spent > 0
 
+    @abc.abstractmethod
     def advance(self, limit: int) -> int:
-        raise NotImplementedError
+        """Take a block of at most `limit` products; returns how many."""
 
+    @abc.abstractmethod
     def found(self) -> tuple[Array, Array, float]:
         """Value and variance of each entry, and degrees of freedom."""
-        raise NotImplementedError
 
     def met(self, tol: float) -> bool:
         value, variance, dof = self.found()

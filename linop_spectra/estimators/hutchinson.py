@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import math
 
@@ -24,7 +25,7 @@ class Found:
     rounding: float
 
 
-class TraceSampler:
+class TraceSampler(abc.ABC):
     """Base of the samplers of a trace."""
 
     method = ""
@@ -40,13 +41,13 @@ class TraceSampler:
         """Whether there is an estimate already."""
         return self.spent > 0
 
+    @abc.abstractmethod
     def advance(self, limit: int) -> int:
         """Take a block of at most `limit` products; returns how many."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def found(self) -> Found:
         """Estimate from the products so far."""
-        raise NotImplementedError
 
     def met(self, tol: float) -> bool:
         """Whether half the 95 % interval is within `tol` times the modulus of the estimate."""

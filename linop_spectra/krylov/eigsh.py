@@ -78,8 +78,9 @@ def eigsh(
         Number of pairs, at most n.
     which : {"LM", "LA", "SA", "SM", "BE"}
         Largest in modulus, largest, smallest, smallest in modulus, or both ends (one more at the top when k is odd). ``"SM"``
-        factorises an explicit sparse matrix, takes the whole matrix up to order 1,500, and else runs a subspace
-        iteration with a Chebyshev filter, whose products grow with the norm over the modulus.
+        factorises an explicit sparse matrix, takes the whole matrix up to order 1,500 (where neither a time budget nor
+        fewer products are asked for), and else runs a subspace iteration with a Chebyshev filter, whose products grow with the
+        norm over the modulus.
     tol : float
         A pair has converged when its residual is at most `tol` times the norm estimate; never below four units of rounding.
     start : array, optional

@@ -17,7 +17,7 @@ from .tridiagonal import ritz
 
 DENSE = 1500
 """Order up to which the whole matrix is cheaper than any search inside its spectrum."""
-_PILOT_STEPS = 60
+_PILOT_STEPS = 15
 _LARGEST_DEGREE = 400
 
 
@@ -59,7 +59,7 @@ def is_sparse_matrix(operator: LinearOperator) -> bool:
 def spectral_interval(operator: LinearOperator, start: Array) -> tuple[float, int]:
     """Upper bound on the norm by a short Lanczos run, and the products spent (Y. Zhou and R.-C. Li, 2011)."""
     state = Recurrence(operator, start, plan=BasisPlan("full", str(operator.dtype), 0, 0))
-    for _ in range(min(_PILOT_STEPS // 4, operator.shape[0])):
+    for _ in range(min(_PILOT_STEPS, operator.shape[0])):
         if state.exhausted:
             break
         state.step()

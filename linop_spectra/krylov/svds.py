@@ -123,8 +123,9 @@ def svds(
     k : int
         Number of triplets, at most min(m, n).
     which : {"LM", "SM"}
-        Largest or smallest singular values. The smallest come from the whole matrix where its smaller side is up to 1,500; of a larger
-        ill-conditioned operator they take many products: one that can be inverted is better given as its inverse.
+        Largest or smallest singular values. The smallest come from the whole matrix where its smaller side is up to 1,500 and neither a
+        time budget nor fewer products are asked for; of a larger ill-conditioned operator they take many products: one that can be
+        inverted is better given as its inverse.
     tol : float
         A triplet has converged when its residual is at most `tol` times the norm estimate; never below four units of rounding.
     start : array, optional

@@ -79,8 +79,8 @@ class ThickRestart:
         for row in range(self.b):
             self.V[row, :] = first[row, :] if row < first.shape[0] else self._random_row()
             # Of a starting vector that depends on the others nothing but rounding is left.
-            size = self._host(self.backend.norm(self.V[row, :]))
-            self._normalise(row, 100 * self._eps * size)
+            before = self._host(self.backend.norm(self.V[row, :]))
+            self._normalise(row, 100 * self._eps * before)
 
     def _starting_rows(self, start: Any) -> Array:
         if start is None:
