@@ -154,14 +154,19 @@ class Recurrence:
         """
         j = self.steps_done
         active = [probe for probe in range(self.num_probes) if not self.finished[probe]]
-        products = self.operator.matmat(self._block(active, j).T)
-        self.num_matvecs += len(active)
-        if self.measure_noise and j == 1:
-            products = products + 0  # the next product may come in the same buffer
-            self._measure_repeat_error(active[0], j, products[:, 0])
-        # An interruption from here on may leave some probes a step ahead of others.
-        self._consistent = False
-        self._pending.append([(probe, *self._advance(probe, j, products[:, column])) for column, probe in enumerate(active)])
+        together = len(active) if self.operator.gains_from_blocks else 1
+        taken: list[tuple[int, Scalar, Scalar, Scalar]] = []
+        for first in range(0, len(active), together):
+            some = active[first : first + together]
+            products = self.operator.matmat(self._block(some, j).T)
+            self.num_matvecs += len(some)
+            if self.measure_noise and j == 1 and first == 0:
+                products = products + 0  # the next product may come in the same buffer
+                self._measure_repeat_error(some[0], j, products[:, 0])
+            # An interruption from here on may leave some probes a step ahead of others.
+            self._consistent = False
+            taken += [(probe, *self._advance(probe, j, products[:, column])) for column, probe in enumerate(some)]
+        self._pending.append(taken)
         if not self.full:
             self._previous, self._current = self._current, self._previous
         self._consistent = True

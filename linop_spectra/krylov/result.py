@@ -323,7 +323,10 @@ def merge(first: LanczosResult, second: LanczosResult) -> LanczosResult:
         vectors = KrylovVectors(bases=bases)
         length = int(first.num_steps_taken[0])
         overlaps = np.zeros((len(bases), k), dtype=np.result_type(bases[0].dtype, np.float64))
-        for probe, basis in enumerate(bases):
+        known = 0 if first.start_overlaps is None else first.num_probes
+        if first.start_overlaps is not None:
+            overlaps[:known, :length] = first.start_overlaps[:, :length]
+        for probe, basis in enumerate(bases[known:], known):
             overlaps[probe, :length] = bases[0].coefficients(basis.row(0), length)
     locked: dict[str, Any] = {}
     if np.array_equal(first.locked_values, second.locked_values) and first.locked_overlaps.shape[1:] == second.locked_overlaps.shape[1:]:

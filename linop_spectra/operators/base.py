@@ -291,6 +291,12 @@ class LinearOperator(abc.ABC):
         own = max(float(np.finfo(self.dtype).eps), self._rounding_seen)
         return max([own, *(child.unit_rounding for child in self._children())])
 
+    @property
+    def gains_from_blocks(self) -> bool:
+        """Whether a product with several vectors may be cheaper than as many with one; otherwise caches are better off with one."""
+        children = self._children()
+        return not children or any(child.gains_from_blocks for child in children)
+
     def derivative_error(self, seed: int = 0) -> float | None:
         """Relative distance of a product from finite differences of a gradient; None where there is no such gradient."""
         return None

@@ -37,7 +37,7 @@ class MatrixOperator(LinearOperator):
     def _matmat(self, x: Array) -> Array:
         # Of infinite entries and overflow the run itself says in which product it met them.
         with np.errstate(invalid="ignore", over="ignore"):
-            if self.backend.name == "numpy" and hasattr(self.matrix, "nnz") and x.shape[1] > 1:
+            if not self.gains_from_blocks and x.shape[1] > 1:
                 # SciPy's block product copies both blocks into another order, which costs more than it saves.
                 out = self.backend.empty((x.shape[1], self.shape[0]), self.dtype)
                 for column in range(x.shape[1]):
@@ -53,6 +53,11 @@ class MatrixOperator(LinearOperator):
         transposed = matrix.transpose(0, 1) if getattr(matrix, "is_sparse_csr", False) else matrix.T  # torch's has no .T
         with np.errstate(invalid="ignore", over="ignore"):
             return self.backend.conj(matmul(transposed, self.backend.conj(x)))
+
+    @property
+    def gains_from_blocks(self) -> bool:
+        """False for sparse matrices of SciPy."""
+        return not (self.backend.name == "numpy" and hasattr(self.matrix, "nnz"))
 
     @property
     def unit_rounding(self) -> float:

@@ -28,6 +28,7 @@ MOST_STEPS = 512
 MOST_PROBES = 64
 """Probes that a run with a tolerance takes at most, where the caller names no number and the memory budget holds their vectors."""
 _STEPS_BETWEEN_LOOKS = 8
+_CACHE = 1 << 24
 
 
 def default_probes(n: int) -> int:
@@ -125,7 +126,11 @@ def spectral_density(
     if goal is not None:
         options.stop = _stop_at(goal, min(steps, DEFAULT_STEPS), most_probes, deflate is not False)
     shared = {"reorthogonalize": reorthogonalize, "seed": seed, "memory_budget": memory_budget}
-    run = run_lanczos(operator, steps, num_probes=probes, options=options, **shared)  # type: ignore[arg-type]
+    in_parts = reorthogonalize in ("auto", "full") and 2 * basis_bytes(operator, steps, probes) <= budget
+    together = _together(operator, steps, probes, options) if in_parts else probes
+    run = run_lanczos(operator, steps, num_probes=together, options=options, **shared)  # type: ignore[arg-type]
+    while run.num_probes < probes and run.status == "complete":
+        run = _with_more_probes(operator, run, min(together, probes - run.num_probes), options, memory_budget)
     if deflate is True and not run.counts_eigenvalues:
         raise ValueError(
             "deflate=True needs the whole basis, because without reorthogonalisation Ritz values repeat; use "
@@ -162,6 +167,18 @@ def _numbers(n: int, num_steps: int | None, num_probes: int | Literal["auto"], g
         return steps, first, first if goal is None else MOST_PROBES
     most = check_count("num_probes", num_probes)
     return steps, most if goal is None else min(first, most), most
+
+
+def _together(operator: LinearOperator, steps: int, probes: int, options: RunOptions) -> int:
+    """Probes of a run with reorthogonalisation that go in lockstep.
+
+    All of them, but where blocks are no gain as many as have bases that a processor's cache holds. What is said or kept during
+    a run is of all probes.
+    """
+    watched = options.stop or options.progress or options.time_budget is not None or options.checkpoint is not None
+    if operator.gains_from_blocks or watched:
+        return probes
+    return max(1, min(probes, _CACHE // basis_bytes(operator, steps, 1)))
 
 
 def _objects(run: LanczosResult) -> bool:

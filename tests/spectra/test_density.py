@@ -6,9 +6,10 @@ import warnings
 import numpy as np
 import pytest
 from helpers import DTYPES, goe, least_hits, rotated
-from scipy import stats
+from scipy import sparse, stats
 
 import linop_spectra as ls
+from linop_spectra.krylov.lanczos import run_lanczos
 from linop_spectra.random_matrices import MarchenkoPastur
 
 
@@ -291,6 +292,25 @@ def test_time_budget_and_interruption_are_marked():
 
     S = ls.spectral_density(ls.aslinearoperator(slow, shape=(200, 200), dtype=float, hermitian=True), num_probes=1, time_budget=0.1)
     assert S.status == "time budget" and not S.converged and not S.trace().converged and "time budget" in S.explain()
+
+
+def test_probes_in_turn_give_what_lockstep_gives(monkeypatch):
+    matrix = sparse.diags_array([np.ones(199), np.linspace(0, 5, 200), np.ones(199)], offsets=(-1, 0, 1)).tocsr()
+    options = {"num_steps": 20, "num_probes": 5, "seed": 3}
+    blocks = ls.spectral_density(ls.aslinearoperator(lambda x: matrix @ x, shape=(200, 200), dtype=float, hermitian=True), **options)
+    seen = []
+    operator = ls.aslinearoperator(matrix)
+    assert not operator.gains_from_blocks
+    monkeypatch.setattr("linop_spectra.spectra.slq.run_lanczos", lambda *a, **o: seen.append(o["num_probes"]) or run_lanczos(*a, **o))
+    for cache, parts in ((1 << 24, [5]), (21 * 200 * 8 * 2, [2, 2, 1]), (1, [1] * 5)):
+        seen.clear()
+        monkeypatch.setattr("linop_spectra.spectra.slq._CACHE", cache)
+        S = ls.spectral_density(operator, **options)
+        assert seen == parts
+        np.testing.assert_allclose(S.run.alphas, blocks.run.alphas, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(S.run.betas, blocks.run.betas, rtol=1e-9)
+        np.testing.assert_allclose(S.run.start_overlaps, blocks.run.start_overlaps, atol=1e-9)
+        assert S.num_matvecs == blocks.num_matvecs and S.run.keeps_basis
 
 
 def test_more_steps_than_the_order_and_defaults():
