@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -25,7 +26,7 @@ _TORCH_FLOATS = ("torch.float16", "torch.float32", "torch.float64")
 def aligned_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """Uninitialised C-ordered array whose data begin on a 64-byte boundary, so that JAX takes it without a copy."""
     dtype = np.dtype(dtype)
-    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    size = math.prod(map(int, shape)) * dtype.itemsize
     buffer = np.empty(size + _ALIGNMENT, np.uint8)
     offset = -buffer.ctypes.data % _ALIGNMENT
     return buffer[offset : offset + size].view(dtype).reshape(shape)
@@ -131,8 +132,8 @@ class NumpyBackend:
             for row, coefficient in zip(rows, coefficients, strict=True):
                 self.axpy(-coefficient, row, w)
         elif _direct(rows, w):
-            out = _GEMV[w.dtype.char](-1.0, rows.T, coefficients.astype(w.dtype), beta=1.0, y=w, overwrite_y=1)
-            if not np.may_share_memory(out, w):  # BLAS had to copy after all
+            out = _GEMV[w.dtype.char](-1.0, rows.T, coefficients.astype(w.dtype, copy=False), beta=1.0, y=w, overwrite_y=1)
+            if out is not w and not np.may_share_memory(out, w):  # BLAS had to copy after all
                 w[...] = out
         else:
             w -= coefficients @ rows
@@ -183,7 +184,7 @@ class NumpyBackend:
                 self.axpy(a, x[piece], y[piece])
         elif _direct(x, y):
             out = _AXPY[x.dtype.char](x, y, a=a)
-            if not np.may_share_memory(out, y):
+            if out is not y and not np.may_share_memory(out, y):
                 y[...] = out
         else:
             y += np.asarray(a, dtype=y.dtype) * x

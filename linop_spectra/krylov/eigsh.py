@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 import warnings
@@ -13,11 +14,12 @@ from .._memory import parse_budget
 from .._progress import Progress, ProgressBar
 from ..backends import Array
 from ..operators import LinearOperator, aslinearoperator, require_hermitian
+from .dense import DENSE, SMALL_DENSE, dense_pairs, is_stored_matrix
 from .eigen_result import EigenResult
 from .errors import LanczosInterrupted, NonFiniteProductError
 from .lanczos import check_count, check_time_budget
 from .recurrence import ProductError
-from .smallest import DENSE, Beside, InverseOperator, filtered_iteration, is_sparse_matrix
+from .smallest import Beside, InverseOperator, filtered_iteration, is_sparse_matrix
 from .thick_restart import ThickRestart, true_residuals
 from .thick_restart import Which as Extreme
 from .verification import find_missed
@@ -48,6 +50,11 @@ class _Search:
     began: float
 
     @property
+    def free(self) -> bool:
+        """Whether the caller has left the way to us."""
+        return self.start is None and self.max_basis is None and self.max_matvecs is None and self.block_size == 1
+
+    @property
     def late(self) -> bool:
         """Whether the time budget is spent."""
         return self.time_budget is not None and time.perf_counter() - self.began > self.time_budget
@@ -75,7 +82,8 @@ def eigsh(
     A : LinearOperator or what `aslinearoperator` takes
         Hermitian operator of shape (n, n).
     k : int
-        Number of pairs, at most n.
+        Number of pairs, at most n. Of a stored matrix of order 200 at most on the host they come from LAPACK, unless one of
+        `start`, `block_size`, `max_basis` and `max_matvecs` asks for the iteration.
     which : {"LM", "LA", "SA", "SM", "BE"}
         Largest in modulus, largest, smallest, smallest in modulus, or both ends (one more at the top when k is odd). ``"SM"``
         factorises an explicit sparse matrix, takes the whole matrix up to order 1,500 (where neither a time budget nor
@@ -147,7 +155,14 @@ def eigsh(
     search = _Search(
         operator, k, extreme, tol, start, block_size, max_basis, max_matvecs, verify, seed, time_budget, progress, time.perf_counter()
     )
-    result = _smallest(search) if which == "SM" else _extreme(search)
+    result = None
+    if which == "SM":
+        result = _smallest(search)
+    elif search.free and n <= SMALL_DENSE and is_stored_matrix(operator):
+        with contextlib.suppress(FloatingPointError):  # the iteration says which product it was
+            result = _from_dense(search, which)
+    if result is None:
+        result = _extreme(search)
     if result.status == "unconverged":
         warnings.warn(
             f"Of {k} eigenpairs {int(result.converged.sum())} converged within {result.num_matvecs} products; the others are returned, "
@@ -287,7 +302,7 @@ def _smallest(search: _Search) -> EigenResult:
     explicit = hasattr(operator, "matrix") and not is_sparse_matrix(operator) and fits
     limited = search.time_budget is not None or (search.max_matvecs is not None and n > search.max_matvecs)
     if explicit or (n <= DENSE and not limited):
-        return _from_dense(search)
+        return _from_dense(search, "SM")
     if is_sparse_matrix(operator):
         return _from_factors(search)
     start = None
@@ -306,19 +321,10 @@ def _smallest(search: _Search) -> EigenResult:
     )  # fmt: skip
 
 
-def _from_dense(search: _Search) -> EigenResult:
-    """The k eigenvalues of smallest modulus of the whole matrix."""
-    operator, k = search.operator, search.k
-    dense = operator.backend.to_numpy(operator.to_dense())
-    if not np.all(np.isfinite(dense)):
-        raise FloatingPointError("A product with the operator holds NaN or infinity.")
-    theta, S = np.linalg.eigh((dense + dense.conj().T) / 2)
-    chosen = np.sort(np.argsort(np.abs(theta), kind="stable")[:k])
-    vectors = operator.backend.contiguous(operator.backend.asarray(np.ascontiguousarray(S[:, chosen].T)), operator.dtype)
-    return _with_true_residuals(
-        search, theta[chosen].astype(np.float64), vectors, float(np.max(np.abs(theta))), operator.shape[0], "dense eigenvalue problem",
-        verified=True,
-    )  # fmt: skip
+def _from_dense(search: _Search, which: Which) -> EigenResult:
+    """Pairs of the whole matrix, by LAPACK."""
+    values, vectors, norm, products = dense_pairs(search.operator, search.k, which)
+    return _with_true_residuals(search, values, vectors, norm, products, "dense eigenvalue problem", verified=True)
 
 
 def _from_factors(search: _Search) -> EigenResult:

@@ -15,8 +15,6 @@ from .recurrence import Recurrence
 from .storage import BasisPlan
 from .tridiagonal import ritz
 
-DENSE = 1500
-"""Order up to which the whole matrix is cheaper than any search inside its spectrum."""
 _PILOT_STEPS = 15
 _LARGEST_DEGREE = 400
 

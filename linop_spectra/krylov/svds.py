@@ -15,12 +15,12 @@ from .._progress import Progress, ProgressBar
 from ..backends import Array
 from ..operators import LinearOperator, aslinearoperator
 from ..results import PathLike, html_table, register, save_result
+from .dense import DENSE
 from .errors import LanczosInterrupted, NonFiniteProductError
 from .golub_kahan import GolubKahan
 from .lanczos import check_count, check_time_budget
 from .linear_system import FailedProductError
 from .result import on_host
-from .smallest import DENSE
 
 SingularWhich = Literal["LM", "SM"]
 _STEPS_BETWEEN_LOOKS = 5

@@ -12,6 +12,7 @@ from scipy.linalg import lapack
 from .._memory import parse_budget
 from ..backends import Array
 from ..operators import LinearOperator
+from .dense import order
 from .lanczos import check_count
 
 Which = Literal["LM", "LA", "SA", "BE"]
@@ -71,7 +72,7 @@ class ThickRestart:
         self.T = np.zeros((size, size), dtype=self._wide)
         self.m = 0
         # Rows that the space grows by next, and by how many it grew last.
-        self.waiting, self._last = self.b, 0
+        self.waiting, self._last, self._beta = self.b, 0, 0.0
         self.norm = 0.0
         self.complete = False
         self._looked_at = -1
@@ -175,37 +176,65 @@ class ThickRestart:
     def grow(self) -> None:
         """Multiply the waiting block, take it into the space, and make the next one of what is left over."""
         m, b, T = self.m, self.waiting, self.T
+        if b == 1 and m + 1 < self.n:
+            self._grow_by_one()
+            return
         products = self.operator.matmat(self.V[m : m + b, :].T)
         self.num_matvecs += b
-        left = 0.0
         for column in range(b):
             w = self.V[m + b + column, :]
             w[...] = products[:, column]
             # First what T knows already and what belongs to the block itself, in Paige's order. Then the pass against all rows
             # finds nothing but rounding, so that it cannot spread the little orthogonality that the rows have lost.
-            known = T[: m, m + column]
             if m:
-                first = m - self._last
-                self._subtract(first, m, known[first:], w)
+                self._subtract_known(column, w)
             own = self._inner(m, m + b, w)
             self._subtract(m, m + b, own, w)
             found, left = self._project_out(w, m + b)
-            if not math.isfinite(left + found):
-                raise FloatingPointError(f"A product with the operator holds NaN or infinity (product {self.num_matvecs}).")
-            self.norm = max(self.norm, float(np.abs(own).max()), left)
-            if m and found > self._symmetry * self.norm:
-                raise ValueError(
-                    "The operator is not symmetric (complex: not Hermitian): products disagree with those of earlier steps. "
-                    "Pass the symmetric part (A + A.H) / 2, or look at check_operator(A)."
-                )
+            self._judge(found, float(np.abs(own).max()), left)
             T[m : m + b, m + column] = own
         corner = T[m : m + b, m : m + b]
         T[m : m + b, m : m + b] = (corner + corner.conj().T) / 2
         self.waiting = min(b, self.n - (m + b))
-        coupling = self._next_block(left, b)
+        coupling = self._next_block(b)
         T[m + b : m + b + self.waiting, m : m + b] = coupling
         T[m : m + b, m + b : m + b + self.waiting] = coupling.conj().T
         self.m, self._last = m + b, b
+
+    def _grow_by_one(self) -> None:
+        """The same of one vector, with scalars: for short vectors what Python does between the products is most of the time."""
+        m, T, backend = self.m, self.T, self.backend
+        v, w = self.V[m, :], self.V[m + 1, :]
+        w[...] = self.operator.matmat(self.V[m : m + 1, :].T)[:, 0]
+        self.num_matvecs += 1
+        if self._last == 1 and m:
+            backend.axpy(-self._beta, self.V[m - 1, :], w)
+        elif m:
+            self._subtract_known(0, w)
+        alpha = self._number(backend.dot(v, w))
+        backend.axpy(-alpha, v, w)
+        found, left = self._project_out(w, m + 1)
+        self._judge(found, abs(alpha), left)
+        self._beta = self._normalise(m + 1, 4 * self._eps * self.norm, left)
+        T[m, m] = alpha.real
+        T[m + 1, m] = T[m, m + 1] = self._beta
+        self.m, self._last = m + 1, 1
+
+    def _subtract_known(self, column: int, w: Array) -> None:
+        """The components along the rows that the waiting block is coupled to."""
+        first, m = self.m - self._last, self.m
+        self._subtract(first, m, self.T[first:m, m + column], w)
+
+    def _judge(self, found: float, own: float, left: float) -> None:
+        """Raise where a product was not finite, or not of a Hermitian operator."""
+        if not math.isfinite(left + found):
+            raise FloatingPointError(f"A product with the operator holds NaN or infinity (product {self.num_matvecs}).")
+        self.norm = max(self.norm, own, left)
+        if self.m and found > self._symmetry * self.norm:
+            raise ValueError(
+                "The operator is not symmetric (complex: not Hermitian): products disagree with those of earlier steps. "
+                "Pass the symmetric part (A + A.H) / 2, or look at check_operator(A)."
+            )
 
     def _inner(self, first: int, last: int, w: Array) -> np.ndarray:
         if last - first == 1:
@@ -223,14 +252,11 @@ class ThickRestart:
         value = complex(self.backend.to_numpy(scalar)) if not self.backend.eager_scalars else complex(scalar)
         return value if self._wide is np.complex128 else value.real
 
-    def _next_block(self, left: float, b: int) -> np.ndarray:
+    def _next_block(self, b: int) -> np.ndarray:
         """Orthonormalise what the products left over, row by row; R couples the old block to the new one."""
         m, new = self.m, self.waiting
         coupling = np.zeros((new, b), dtype=self._wide)
         threshold = 4 * self._eps * self.norm
-        if b == new == 1:
-            coupling[0, 0] = self._normalise(m + 1, threshold, left)
-            return coupling
         for column in range(b):
             row, w = m + b + column, self.V[m + b + column, :]
             others = min(column, new)
@@ -256,31 +282,18 @@ class ThickRestart:
             raise FloatingPointError("The projected eigenvalue problem failed: products with the operator hold NaN or infinity.")
         self.theta = theta
         self.norm = max(self.norm, float(np.max(np.abs(theta))))
-        chosen = np.sort(self._order()[: self.k])
+        chosen = np.sort(order(self.theta, self.which)[: self.k])
         coupling = np.abs(self.T[m : m + self.waiting, m - last : m] @ self.S[m - last :, chosen])
         scale = float(np.max(coupling, initial=0.0))  # squares of the extremes are no numbers
         residuals = scale * np.sqrt(((coupling / scale) ** 2).sum(axis=0)) if scale > 0 else np.zeros(len(chosen))
         self._looked_at, self._found = self.num_matvecs, (chosen, residuals, self.norm or 1.0)
         return self._found
 
-    def _order(self) -> np.ndarray:
-        m = len(self.theta)
-        if self.which == "LA":
-            return np.arange(m)[::-1]
-        if self.which == "SA":
-            return np.arange(m)
-        if self.which == "LM":
-            return np.argsort(-np.abs(self.theta), kind="stable")
-        ends = np.empty(m, dtype=np.int64)
-        ends[0::2] = np.arange(m)[::-1][: len(ends[0::2])]
-        ends[1::2] = np.arange(m)[: len(ends[1::2])]
-        return ends
-
     def restart(self) -> None:
         """Shrink the space to its best Ritz vectors; the block to grow by stays."""
         m, b = self.m, self.waiting
         keep = min(max(self.k + b, self.k + (m - self.k) // 2), m - b)
-        kept = np.sort(self._order()[:keep])
+        kept = np.sort(order(self.theta, self.which)[:keep])
         coupling = self.T[m : m + b, m - self._last : m] @ self.S[m - self._last :, kept]
         self._rotate(self.S[:, kept], m)
         for column in range(b):

@@ -35,15 +35,20 @@ class MatrixOperator(LinearOperator):
         super().__init__(tuple(matrix.shape), dtype, hermitian=hermitian, backend=backend)
 
     def _matmat(self, x: Array) -> Array:
+        if not self.gains_from_blocks:
+            return self._column_by_column(x)
         # Of infinite entries and overflow the run itself says in which product it met them.
         with np.errstate(invalid="ignore", over="ignore"):
-            if not self.gains_from_blocks and x.shape[1] > 1:
-                # SciPy's block product copies both blocks into another order, which costs more than it saves.
-                out = self.backend.empty((x.shape[1], self.shape[0]), self.dtype)
-                for column in range(x.shape[1]):
-                    out[column, :] = self.matrix @ x[:, column]
-                return out.T
             return matmul(self.matrix, x)
+
+    def _column_by_column(self, x: Array) -> Array:
+        # SciPy's block product copies both blocks into another order, which costs more than it saves.
+        if x.shape[1] == 1:
+            return (self.matrix @ x[:, 0])[:, None]
+        out = self.backend.empty((x.shape[1], self.shape[0]), self.dtype)
+        for column in range(x.shape[1]):
+            out[column, :] = self.matrix @ x[:, column]
+        return out.T
 
     def _rmatmat(self, x: Array) -> Array:
         if self.hermitian:
