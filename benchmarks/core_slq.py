@@ -186,8 +186,8 @@ def budget(
 
 def run(options: Any) -> dict[str, Any]:
     small = options.small
-    side, targets, samples, seeds, rounds = (60, (1e-2, 3e-3), 10, 4, 3) if small else (316, (1e-3, 2e-4), 24, 12, 5)
-    ladder, limit = ((8, 16, 32, 48), 10.0) if small else ((8, 12, 16, 24, 32, 48, 64, 96), 90.0)
+    side, targets, samples, seeds, rounds = (60, (1e-2, 3e-3), 10, 4, 3) if small else (316, (1e-3, 2e-4), 16, 8, 5)
+    ladder, limit = ((8, 16, 32, 48), 10.0) if small else ((8, 12, 16, 24, 32, 48, 64, 96), 20.0)
     rounds = options.rounds or rounds
     results: dict[str, Any] = {}
     for title, make in (("grid", grid), ("outliers", with_outliers)):
@@ -207,7 +207,7 @@ def run(options: Any) -> dict[str, Any]:
             }
             for target in targets:
                 chosen = {label: budgets[label][target] for label in sides}
-                result["targets"][str(target)] = to_error(sides, chosen, exact, target, seeds, rounds, 0.3 if small else 10.0)
+                result["targets"][str(target)] = to_error(sides, chosen, exact, target, seeds, rounds, 0.3 if small else 5.0)
     results["memory"] = memory(side, options.threads, 10 if small else 30)
     return {"side": side, "results": results}
 
