@@ -110,30 +110,35 @@ def objective(
     >>> hessian.shape, ls.check_operator(hessian).passed
     ((67, 67), True)
     """
+    options: dict[str, Any] = {
+        "parameters": parameters, "batch_size": batch_size, "batch_norm": batch_norm, "weight_decay": weight_decay, "dtype": dtype,
+        "backend": backend, "memory_budget": memory_budget,
+    }  # fmt: skip
     framework = framework_of(model)
-    if framework != "torch":
-        found = f"{framework} model ({type(model).__name__})" if framework else f"{type(model).__name__}"
-        if framework is None and callable(model) and params is not None:
-            found = f"JAX apply function ({type(model).__name__}) with params="
-        raise TypeError(
-            f"The argument model is a {found}, but this version differentiates torch modules only; pass a torch.nn.Module, or "
-            "give the matrix as an operator with linop_spectra.aslinearoperator."
-        )
-    if params is not None:
-        raise TypeError(
-            "The argument params is for models without parameters of their own; a torch module has them, so leave it out."
-        )
-    from .torch import torch_objective
+    if framework == "JAX" or (framework is None and callable(model) and params is not None):
+        from .jax import jax_objective
 
-    return torch_objective(
-        model,
-        loss,
-        data,
-        parameters=parameters,
-        batch_size=batch_size,
-        batch_norm=batch_norm,
-        weight_decay=weight_decay,
-        dtype=dtype,
-        backend=backend,
-        memory_budget=memory_budget,
+        return jax_objective(model, loss, data, params=params, **options)
+    if params is not None:
+        kind = "module" if framework == "torch" else "model"
+        raise TypeError(
+            "The argument params is for models without parameters of their own; this one "
+            f"({type(model).__name__}, a {framework or 'Python'} {kind}) is not of that kind, so leave it out."
+        )
+    if framework == "torch":
+        from .torch import torch_objective
+
+        return torch_objective(model, loss, data, **options)
+    if framework == "Keras":
+        from .keras import keras_objective
+
+        return keras_objective(model, loss, data, **options)
+    if framework == "TensorFlow":
+        from .tensorflow import tensorflow_objective
+
+        return tensorflow_objective(model, loss, data, **options)
+    raise TypeError(
+        f"The argument model is a {type(model).__name__}, but must be a torch.nn.Module, a Keras model, a tf.Module, a flax or equinox "
+        "module, or a function apply(params, inputs) of JAX together with params=. Any other matrix is an operator by "
+        "linop_spectra.aslinearoperator."
     )

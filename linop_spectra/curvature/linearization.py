@@ -21,7 +21,8 @@ Batch = Any
 Point = Any
 """Parameters at which derivatives are taken, with whatever else of the model's state belongs to them."""
 
-Purpose = Literal["hessian", "ggn"]
+Noise = Literal["uniform", "normal"]
+Each = Literal["example", "term"]
 
 
 class Linearization(Protocol):
@@ -86,6 +87,10 @@ class ModelFunctions(Protocol):
     """Why there is no Gauss-Newton matrix, as a sentence; None when there is one."""
     convex_loss: bool
     """Whether the loss is known to be convex in the outputs."""
+    fisher_refusal: str | None
+    """Why the loss is no negative logarithm of a likelihood that targets can be drawn from, as a sentence; None when it is."""
+    example_refusal: str | None
+    """Why a batch is no set of independent examples in the rows of its outputs, as a sentence; None when it is."""
 
     # -- parameters and vectors ----------------------------------------------------------------------------------------
 
@@ -129,6 +134,32 @@ class ModelFunctions(Protocol):
 
     def output_gradient(self, outputs: Outputs, batch: Batch) -> Outputs:
         """Gradient of the summed loss with respect to the outputs, at these outputs."""
+
+    # -- outputs as numbers of the host, and the loss as a likelihood --------------------------------------------------
+
+    def flat_outputs(self, outputs: Outputs) -> np.ndarray:
+        """An array of the outputs' shape on the host in C order, shape (num_outputs,), of the type `dtype`."""
+
+    def outputs_from(self, flat: np.ndarray, like: Outputs) -> Outputs:
+        """What `flat_outputs` gave, as an array of the framework of the shape, type and place of `like`."""
+
+    def noise_of(self, outputs: Outputs, batch: Batch) -> tuple[Noise, tuple[int, ...]]:
+        """Distribution and shape of the numbers that `sampled_gradient` takes."""
+
+    def sampled_gradient(self, outputs: Outputs, batch: Batch, noise: np.ndarray) -> Outputs:
+        """Gradient of the summed loss with respect to the outputs, for targets drawn from the model's own likelihood.
+
+        The covariance of what comes back, over the noise, is the Hessian of the summed loss with respect to the outputs: terms
+        that are masked get zero, weighted ones the root of their weight. Noise is the same in all frameworks: class ``c`` of
+        a categorical distribution is the first whose cumulative probability exceeds the uniform number.
+        """
+
+    def rank_one(self, g: Outputs, u: Outputs, each: Each) -> Outputs:
+        """``g <g, u>`` with an inner product over each example (all axes but the first), or over each term of the loss.
+
+        Terms of cross-entropy are positions (the inner product runs over the classes), those of squared errors and of binary
+        cross-entropy are elements, those of other losses are examples.
+        """
 
     # -- data ----------------------------------------------------------------------------------------------------------
 
