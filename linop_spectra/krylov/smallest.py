@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from scipy import linalg
 
+from .._memory import parse_budget
 from ..backends import Array
 from ..operators import LinearOperator
-from ..operators.interop import MatrixOperator
+from ..operators.matrix import MatrixOperator
+from .dense import DENSE
+from .eigen_result import EigenResult
+from .extreme import extreme
 from .orthonormal import OrthonormalRows
 from .recurrence import Recurrence
+from .search import Search, from_dense, with_true_residuals
 from .storage import BasisPlan
 from .tridiagonal import ritz
 
+_NULL = 1e10  # eigenvalues of the inverse beyond this, times the norm, belong to the null space
 _PILOT_STEPS = 15
 _LARGEST_DEGREE = 400
 
@@ -180,10 +189,80 @@ def _rayleigh_ritz(operator: LinearOperator, basis: Array) -> tuple[np.ndarray, 
     projected = np.stack([backend.to_numpy(backend.gemv_t(basis, products[i, :])) for i in range(size)], axis=1)
     if not np.all(np.isfinite(projected)):
         raise FloatingPointError("A product with the operator holds NaN or infinity.")
-    theta, S = np.linalg.eigh((projected + projected.conj().T) / 2)
+    theta, S = linalg.eigh((projected + projected.conj().T) / 2)
     rows, images = backend.combine(S.T, basis), backend.combine(S.T, products)
     norms: list[Any] = []
     for i, value in enumerate(theta.tolist()):
         backend.axpy(-value, rows[i, :], images[i, :])
         norms.append(backend.norm(images[i, :]))
     return theta, rows, np.real(backend.fetch(norms)).astype(np.float64)
+
+
+def smallest(search: Search) -> EigenResult:
+    """Pairs of smallest modulus."""
+    operator, n = search.operator, search.operator.shape[0]
+    dense_bytes = n * n * operator.dtype.itemsize
+    fits = dense_bytes <= parse_budget(None, total=operator.backend.total_memory())
+    explicit = hasattr(operator, "matrix") and not is_sparse_matrix(operator) and fits
+    limited = search.time_budget is not None or (search.max_matvecs is not None and n > search.max_matvecs)
+    if explicit or (n <= DENSE and not limited):
+        return from_dense(search, "SM")
+    if is_sparse_matrix(operator):
+        return _from_factors(search)
+    start = None
+    if search.start is not None:
+        given = operator.backend.asarray(search.start, dtype=operator.dtype)
+        start = operator.backend.contiguous((given if len(given.shape) == 2 else given[:, None]).T)
+    values, vectors, residuals, norm, spent = filtered_iteration(
+        operator, search.k, tol=search.tol, seed=search.seed, start=start, budget=search.max_matvecs or 200 * n,
+        stopped=lambda: search.late,
+    )  # fmt: skip
+    converged = residuals <= search.tol * norm + 8 * float(np.finfo(operator.dtype).eps) * norm
+    status = "complete" if converged.all() else "time budget" if search.late else "unconverged"
+    return EigenResult(
+        values, vectors.T, residuals, converged, norm, spent, time.perf_counter() - search.began, status,
+        "subspace iteration with a Chebyshev filter", verified=False,
+    )  # fmt: skip
+
+
+def _from_factors(search: Search) -> EigenResult:
+    """The largest eigenvalues of the inverse, which a sparse factorisation applies."""
+    operator, k = search.operator, search.k
+    scale = float(np.max(np.abs(operator.matrix).sum(axis=0)))  # type: ignore[attr-defined]
+    if scale == 0.0:
+        return extreme(search)
+    for sigma in (0.0, 1e-14 * scale, 1e-12 * scale):
+        try:
+            inverse: LinearOperator = InverseOperator(operator, sigma)  # type: ignore[arg-type]
+        except RuntimeError:  # exactly singular: factorise beside zero
+            continue
+        rows, solves, tol = operator.backend.empty((0, operator.shape[0]), inverse.dtype), 0, 1e-2 * search.tol
+        while True:
+            # The null space, if any, rules the inverse; what else is wanted is looked for beside it.
+            beside = Beside(inverse, rows) if rows.shape[0] else inverse
+            wanted = k - rows.shape[0]
+            inner = dataclasses.replace(search, operator=beside, k=wanted, which="LM", tol=max(tol, 1e-14), start=None, progress=None)
+            pairs = extreme(inner)
+            solves += pairs.num_matvecs
+            null = np.abs(pairs.eigenvalues) * scale > _NULL
+            vectors = np.concatenate([rows, pairs.eigenvectors.T])
+            if null.any() and not null.all():
+                rows = np.ascontiguousarray(np.concatenate([rows, pairs.eigenvectors.T[null]]))
+                continue
+            result = _by_rayleigh_ritz(search, vectors, scale, solves, pairs.verified)
+            # A residual of the inverse counts for more in A the further the wanted eigenvalues lie apart: tighten where needed.
+            if result.converged.all() or search.late or tol < 1e-14:
+                return result
+            tol *= 1e-2
+    raise ValueError("The sparse matrix could not be factorised, even beside zero; pass its product as a callable instead.")
+
+
+def _by_rayleigh_ritz(search: Search, vectors: np.ndarray, scale: float, solves: int, verified: bool) -> EigenResult:
+    """Eigenpairs of the operator itself in the span of rows: more accurate than reciprocals of the inverse's."""
+    operator = search.operator
+    basis = linalg.qr(vectors.T, mode="economic")[0]
+    projected = basis.conj().T @ operator.matmat(basis)
+    values, S = linalg.eigh((projected + projected.conj().T) / 2)
+    rows = operator.backend.contiguous((basis @ S).T, operator.dtype)
+    method = f"thick-restart Lanczos on the inverse (sparse LU factorisation), {solves} solves"
+    return with_true_residuals(search, values.astype(np.float64), rows, scale, search.k, method, verified=verified)
