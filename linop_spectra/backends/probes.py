@@ -84,8 +84,8 @@ def random_vector(
             norm = np.sqrt(
                 sum(np.linalg.norm(_gaussian_piece(seed, domain, index, a, min(a + _PIECE, n), complex_valued)) ** 2 for a in pieces)
             )
-        values = values / norm
-    return values.astype(dtype)
+        values /= norm
+    return values.astype(dtype, copy=False)
 
 
 def _gaussian_piece(seed: int, domain: str, index: int, start: int, stop: int, complex_valued: bool) -> np.ndarray:

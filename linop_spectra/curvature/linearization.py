@@ -151,7 +151,8 @@ class ModelFunctions(Protocol):
 
         The covariance of what comes back, over the noise, is the Hessian of the summed loss with respect to the outputs: terms
         that are masked get zero, weighted ones the root of their weight. Noise is the same in all frameworks: class ``c`` of
-        a categorical distribution is the first whose cumulative probability exceeds the uniform number.
+        a categorical distribution is the first whose cumulative probability exceeds the uniform number; a label of binary
+        cross-entropy is one where the uniform number is below the sigmoid of its logit.
         """
 
     def rank_one(self, g: Outputs, u: Outputs, each: Each) -> Outputs:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...curvature import BatchLoss
+from .likelihood import NO_LIKELIHOOD
 from .losses import BinaryCrossEntropy, CrossEntropy, MeanSquaredError, OutputLoss, require_tensor
 
 
@@ -41,6 +42,10 @@ class NegativeLogLikelihood(CallableLoss):
         "NLLLoss is linear in the model's outputs (log-probabilities), so its Gauss-Newton matrix would be zero; leave out the last "
         "log-softmax layer and use loss='cross_entropy', which is the same loss of the logits."
     )
+    fisher_refusal = (
+        "NLLLoss takes log-probabilities, but targets for the Fisher matrix are drawn by means of logits; leave out the last "
+        "log-softmax layer and use loss='cross_entropy', which is the same loss of the logits."
+    )
 
     def __init__(self, module: Any) -> None:
         super().__init__(module, averages=module.reduction == "mean")
@@ -57,6 +62,8 @@ class NegativeLogLikelihood(CallableLoss):
 
 class SplitBatchLoss(OutputLoss):
     """`BatchLoss` in two steps: outputs of the model, and a loss of them."""
+
+    fisher_refusal = NO_LIKELIHOOD.format(what="a BatchLoss")
 
     def __init__(self, loss: BatchLoss) -> None:
         assert loss.outputs is not None
@@ -81,6 +88,11 @@ class WholeBatchLoss(OutputLoss):
 
     gauss_newton_refusal = (
         "The Gauss-Newton matrix needs the model's outputs, which BatchLoss(fn) does not show; pass "
+        "BatchLoss(outputs=fn(model, batch), loss=fn(outputs, batch))."
+    )
+    fisher_refusal = NO_LIKELIHOOD.format(what="BatchLoss(fn)")
+    example_refusal = (
+        "Gradients of single examples need the model's outputs with an example in each row, which BatchLoss(fn) does not show; pass "
         "BatchLoss(outputs=fn(model, batch), loss=fn(outputs, batch))."
     )
 

@@ -21,6 +21,7 @@ from .batches import TorchBatches, leaves
 from .context import RandomState, curvature_mode
 from .custom_losses import require_scalar
 from .errors import explained
+from .likelihood import BATCH_STATISTICS, OutputSpace
 from .linearization import TorchLinearization
 from .losses import OutputLoss
 from .modes import has_convolution, has_evaluated_batch_norm, has_recurrence, uses_batch_statistics
@@ -42,7 +43,7 @@ class TorchPoint:
     rest: Mapping[str, Tensor]
 
 
-class TorchFunctions:
+class TorchFunctions(OutputSpace):
     """The torch adapter's `linop_spectra.curvature.ModelFunctions`.
 
     Parameters
@@ -73,6 +74,8 @@ class TorchFunctions:
         model = module.model
         self.evaluated_batch_norm, self.convolutions = has_evaluated_batch_norm(model), has_convolution(model)
         self._recurrent, self._batch_statistics = has_recurrence(model), uses_batch_statistics(model)
+        self.fisher_refusal: str | None = loss.fisher_refusal
+        self.example_refusal: str | None = loss.example_refusal or (BATCH_STATISTICS if self._batch_statistics else None)
         self.linearize_failure = self.forward_mode_failure = ""
         self.forward_mode_works = False
         self._verified: set[str] = set()

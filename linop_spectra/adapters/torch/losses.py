@@ -13,6 +13,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .likelihood import (
+    NEGATIVE_WEIGHTS,
+    NO_LIKELIHOOD,
+    Bernoulli,
+    Categorical,
+    Gaussian,
+    Likelihood,
+    per_element,
+    per_example,
+    per_position,
+)
+
 Product = Callable[[Tensor], Tensor]
 
 
@@ -27,11 +39,17 @@ class OutputLoss:
         Whether the loss is known to be convex in the outputs.
     gauss_newton_refusal : str or None
         Why there is no Gauss-Newton matrix, as a sentence; None when there is one.
+    fisher_refusal : str or None
+        Why targets cannot be drawn from a likelihood, as a sentence; None when they can.
+    example_refusal : str or None
+        Why the loss does not show its examples, as a sentence; None when it does.
     """
 
     averages = True
     convex = False
     gauss_newton_refusal: str | None = None
+    fisher_refusal: str | None = NO_LIKELIHOOD.format(what="a loss that is a function of its own")
+    example_refusal: str | None = None
 
     def outputs(self, model: Any, batch: Any) -> Any:
         """The model's outputs for a pair (inputs, targets)."""
@@ -63,6 +81,17 @@ class OutputLoss:
             return torch.zeros_like(u) if curved is None else curved
 
         return product
+
+    def likelihood(self, outputs: Tensor, batch: Any) -> Likelihood:
+        """Distribution of targets whose negative logarithm is the loss."""
+        raise TypeError(self.fisher_refusal)
+
+    def rank_one(self, g: Tensor, u: Tensor) -> Tensor:
+        """``g <g, u>`` over each term of the loss."""
+        return per_example(g, u)
+
+    def require_examples(self, outputs: Tensor) -> None:
+        """Raise unless the rows of the outputs are examples."""
 
 
 def call_model(model: Any, inputs: Any) -> Any:
@@ -97,6 +126,7 @@ class MeanSquaredError(OutputLoss):
     """Squared differences; the terms are the elements."""
 
     convex = True
+    fisher_refusal = None
 
     def __init__(self, *, averages: bool = True) -> None:
         self.averages = averages
@@ -114,6 +144,14 @@ class MeanSquaredError(OutputLoss):
         """Twice the identity."""
         return lambda u: 2 * u
 
+    def likelihood(self, outputs: Tensor, batch: Any) -> Likelihood:
+        """Normal elements of variance 1/2."""
+        return Gaussian(outputs)
+
+    def rank_one(self, g: Tensor, u: Tensor) -> Tensor:
+        """For each element."""
+        return per_element(g, u)
+
 
 class BinaryCrossEntropy(OutputLoss):
     """Cross-entropy of independent labels, from logits; the terms are the elements."""
@@ -121,6 +159,7 @@ class BinaryCrossEntropy(OutputLoss):
     def __init__(self, *, weight: Tensor | None = None, pos_weight: Tensor | None = None, averages: bool = True) -> None:
         self.weight, self.pos_weight, self.averages = weight, pos_weight, averages
         self.convex = all(bool((w >= 0).all()) for w in (weight, pos_weight) if w is not None)
+        self.fisher_refusal = None if self.convex else NEGATIVE_WEIGHTS
         self.sigmoid_last = False
 
     def check(self, outputs: Any, batch: Any) -> None:
@@ -144,12 +183,24 @@ class BinaryCrossEntropy(OutputLoss):
     def hessian_product(self, outputs: Tensor, batch: Any) -> Product:
         """Diagonal: ``w (1 + (pos_weight - 1) t) s (1 - s)`` with the sigmoid `s`."""
         s = torch.sigmoid(outputs.detach())
-        curvature = s * (1 - s)
-        if self.pos_weight is not None:
-            curvature = curvature * (1 + (self.pos_weight.to(outputs) - 1) * batch[1].to(outputs.dtype))
-        if self.weight is not None:
-            curvature = curvature * self.weight.to(outputs)
+        curvature = self._weights(outputs, batch) * s * (1 - s)
         return lambda u: curvature * u
+
+    def likelihood(self, outputs: Tensor, batch: Any) -> Likelihood:
+        """A label for each element, weighted as the Hessian is."""
+        return Bernoulli(outputs, self._weights(outputs, batch))
+
+    def rank_one(self, g: Tensor, u: Tensor) -> Tensor:
+        """For each element."""
+        return per_element(g, u)
+
+    def _weights(self, outputs: Tensor, batch: Any) -> Tensor:
+        weights = torch.ones_like(outputs.detach())
+        if self.pos_weight is not None:
+            weights = weights * (1 + (self.pos_weight.to(outputs) - 1) * batch[1].to(outputs.dtype))
+        if self.weight is not None:
+            weights = weights * self.weight.to(outputs)
+        return weights
 
 
 class CrossEntropy(OutputLoss):
@@ -169,6 +220,7 @@ class CrossEntropy(OutputLoss):
     ) -> None:
         self.weight, self.ignore_index, self.label_smoothing, self.averages = weight, ignore_index, label_smoothing, averages
         self.convex = weight is None or bool((weight >= 0).all())
+        self.fisher_refusal = None if self.convex else NEGATIVE_WEIGHTS
 
     def check(self, outputs: Any, batch: Any) -> None:
         """Shapes must fit, classes must exist, and outputs must not be probabilities."""
@@ -219,25 +271,44 @@ class CrossEntropy(OutputLoss):
 
     def hessian_product(self, outputs: Tensor, batch: Any) -> Product:
         r"""At each position ``s (diag p - p p^T)`` with the softmax `p` and the total weight `s` of the target."""
-        outputs, targets, axis = outputs.detach(), batch[1], _class_axis(outputs)
+        axis = _class_axis(outputs)
+        p = torch.softmax(outputs.detach(), axis)
+        scaled = self._weights(outputs, batch) * p
+        return lambda u: scaled * (u - (p * u).sum(axis, keepdim=True))
+
+    def likelihood(self, outputs: Tensor, batch: Any) -> Likelihood:
+        """A class for each position, weighted as the Hessian is."""
+        return Categorical(outputs, self._weights(outputs, batch), _class_axis(outputs))
+
+    def rank_one(self, g: Tensor, u: Tensor) -> Tensor:
+        """For each position."""
+        return per_position(g, u, _class_axis(g))
+
+    def require_examples(self, outputs: Tensor) -> None:
+        """A single example without an axis of examples has classes in its rows."""
+        if outputs.ndim < 2:
+            raise ValueError(
+                f"The model's outputs of shape {tuple(outputs.shape)} are one example without an axis of examples, but gradients of "
+                "single examples are asked for; give inputs and targets a first axis of length one."
+            )
+
+    def _weights(self, outputs: Tensor, batch: Any) -> Tensor:
+        """Total weight of each position's target, with an axis of length one for the classes; zero where it is masked."""
+        targets, axis, dtype = batch[1], _class_axis(outputs), outputs.dtype
         weight, smoothing, classes = _like(self.weight, outputs), self.label_smoothing, outputs.shape[axis]
-        p = torch.softmax(outputs, axis)
         if targets.shape == outputs.shape:
-            distribution = targets.to(outputs.dtype) * (1 - smoothing) + smoothing / classes
+            distribution = targets.to(dtype) * (1 - smoothing) + smoothing / classes
             if weight is not None:
                 shape = [1] * outputs.ndim
                 shape[axis] = classes
                 distribution = distribution * weight.view(shape)
-            scale = distribution.sum(axis, keepdim=True)
-        else:
-            valid = targets != self.ignore_index
-            scale = valid.to(outputs.dtype)
-            if weight is not None:
-                chosen = weight[torch.where(valid, targets, 0).long()]
-                scale = scale * ((1 - smoothing) * chosen + smoothing * weight.mean())
-            scale = scale.unsqueeze(axis)
-        scaled = scale * p
-        return lambda u: scaled * (u - (p * u).sum(axis, keepdim=True))
+            return distribution.sum(axis, keepdim=True)
+        valid = targets != self.ignore_index
+        scale = valid.to(dtype)
+        if weight is not None:
+            chosen = weight[torch.where(valid, targets, 0).long()]
+            scale = scale * ((1 - smoothing) * chosen + smoothing * weight.mean())
+        return scale.unsqueeze(axis)
 
 
 def refuse_probabilities(outputs: Tensor, axis: int) -> None:
