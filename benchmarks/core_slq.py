@@ -293,21 +293,26 @@ def to_error(
 
 
 def peak_memory(label: str, side: int, threads: int, steps: int) -> float | None:
-    """Bytes by which one run of two probes raises the peak of a fresh process (for matfree, with its compiler's)."""
-    import resource
-
+    """Bytes by which one run of two probes raises the resident memory of a fresh process (for matfree, with its compiler's)."""
     matrix, _ = grid(side)
     estimator = estimators(matrix, threads, only=label, quiet=True).get(label)
     if estimator is None:
         return None
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")  # the peak starts anew
+    before = _status("VmRSS")
     estimator(steps, 2, 0)
-    return 1024.0 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    return 1024.0 * (_status("VmHWM") - before)
+
+
+def _status(name: str) -> float:
+    with open("/proc/self/status") as file:
+        return next(float(line.split()[1]) for line in file if line.startswith(name + ":"))
 
 
 def memory(side: int, threads: int, steps: int) -> dict[str, Any]:
     """Peak memory of each side beyond the matrix and the libraries, float64."""
-    if os.name != "posix":
+    if not os.path.exists("/proc/self/clear_refs"):
         return {}
     result: dict[str, Any] = {}
     context = multiprocessing.get_context("spawn")
@@ -317,5 +322,5 @@ def memory(side: int, threads: int, steps: int) -> dict[str, Any]:
         if size is not None:
             result[label] = {"bytes": size, "vectors": size / (8 * side * side)}
     shown = ", ".join(f"{label} {x['vectors']:.0f}" for label, x in result.items())
-    print(f"   memory of a run of {steps} steps and two probes beyond the peak of building the matrix, in vectors: {shown}")
+    print(f"   memory of a run of {steps} steps and two probes beside the matrix, in vectors: {shown}")
     return {"steps": steps, "probes": 2, **result}
