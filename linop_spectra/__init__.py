@@ -3,7 +3,15 @@
 from . import plots, random_matrices
 from .adapters import objective
 from .backends import to_numpy
-from .curvature import BatchLoss, Objective
+from .curvature import (
+    BatchLoss,
+    BlockwiseSpectra,
+    LanguageModelLoss,
+    LogitsLoss,
+    Objective,
+    blockwise_spectra,
+    preconditioned,
+)
 from .estimators import (
     DiagonalEstimate,
     EstimationInterrupted,
@@ -78,6 +86,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BatchLoss",
     "BlockLanczosResult",
+    "BlockwiseSpectra",
     "DiagonalEstimate",
     "EigenResult",
     "Estimate",
@@ -86,8 +95,10 @@ __all__ = [
     "KernelPolynomial",
     "LanczosInterrupted",
     "LanczosResult",
+    "LanguageModelLoss",
     "LinearOperator",
     "LogSpectrum",
+    "LogitsLoss",
     "MaximumEntropy",
     "NonFiniteEstimateError",
     "NonFiniteProductError",
@@ -104,6 +115,7 @@ __all__ = [
     "aslinearoperator",
     "block_diagonal",
     "block_lanczos",
+    "blockwise_spectra",
     "check_operator",
     "compress",
     "deflate",
@@ -127,6 +139,7 @@ __all__ = [
     "participation_ratio",
     "plan",
     "plots",
+    "preconditioned",
     "probe_snr",
     "random_matrices",
     "schatten_norm",

@@ -51,26 +51,27 @@ def objective(
     backend: str | Backend | None = None,
     memory_budget: int | float | str | None = None,
 ) -> Objective:
-    """Loss of a model over data as a function of its parameters, with gradient, Hessian and Gauss-Newton matrix.
+    """Loss of a model over data as a function of its parameters, with its gradient and every curvature matrix.
 
     Parameters and buffers are copied, so that training the model on does not change the objective, and the model is left
     exactly as it is: parameters, buffers, gradients, modes and random states.
 
     Parameters
     ----------
-    model : torch.nn.Module
-        The model. Wrappers for compilation and data parallelism are taken off.
-    loss : str, callable, torch loss module or BatchLoss
-        ``"cross_entropy"``: logits with the classes along dimension 1, integer, one-hot or soft targets, mean over positions
-        whose target is not -100. ``"binary_cross_entropy"``: logits, mean over elements. ``"mse"``: mean over all elements, no
-        factor 1/2. A loss module of the framework keeps its weights, smoothing and reduction. A callable
-        ``(outputs, targets)`` returns a mean over the examples, or ``(sum, number_of_terms)``. What does not split into outputs
-        and targets is a `BatchLoss`.
+    model : torch.nn.Module, Keras model, tf.Module, flax or equinox module, or callable
+        The model. Of torch modules, wrappers for compilation and data parallelism are taken off. A function
+        ``apply(params, inputs)`` of JAX comes with `params`.
+    loss : str, callable, loss object of the framework, or BatchLoss
+        ``"cross_entropy"``: logits with the classes along dimension 1 (torch) or the last axis (JAX, Keras, TensorFlow), integer,
+        one-hot or soft targets, mean over positions whose target is not -100. ``"binary_cross_entropy"``: logits, mean over
+        elements. ``"mse"``: mean over all elements, no factor 1/2. A loss object of the framework keeps its weights, smoothing and
+        reduction. A callable ``(outputs, targets)`` returns a mean over the examples, or ``(sum, number_of_terms)``. What does not
+        split into outputs and targets is a `BatchLoss`.
     data : tuple of two arrays, iterable of batches, or None
         ``(inputs, targets)``; or batches, from something that can be iterated again, such as a list or a DataLoader; or None
         for a loss of the parameters alone. The first pass is kept where half of `memory_budget` holds it.
     params : pytree, optional
-        Parameters of a model that does not carry its own.
+        Parameters of a JAX function, or the variables of a flax linen module.
     parameters : str or list of str, optional
         Patterns such as ``"*.weight"`` or ``"encoder.*"`` of the parameters that count; all that require gradients by default.
         Frozen ones are left out.
@@ -93,7 +94,7 @@ def objective(
     Returns
     -------
     Objective
-        With ``value()``, ``gradient()``, ``hessian()``, ``ggn()`` and more. Nothing is computed yet.
+        With ``value()``, ``gradient()``, ``hessian()``, ``ggn()``, ``fisher()`` and more. Nothing is computed yet.
 
     Raises
     ------

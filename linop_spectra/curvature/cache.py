@@ -2,17 +2,42 @@
 
 from __future__ import annotations
 
+import dataclasses
+import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .._memory import format_bytes
-from .linearization import Linearization
+from .linearization import Batch, Linearization
+from .out_of_memory import adds_up, cut
 
 if TYPE_CHECKING:
     from .objective import Objective
 
 # Data may take one half of memory_budget; what one operator keeps takes a quarter, so that two operators fit beside the data.
 DATA_SHARE, OPERATOR_SHARE = 0.5, 0.25
+
+
+@dataclasses.dataclass
+class Part:
+    """One batch with its linearization.
+
+    Attributes
+    ----------
+    batch : object
+        The prepared batch.
+    linearization : Linearization
+        Its derivatives.
+    kept : bool
+        Whether the next product meets the same object.
+    notes : dict
+        What an operator wants to find again in its next product, where the part is kept.
+    """
+
+    batch: Batch
+    linearization: Linearization
+    kept: bool
+    notes: dict[Any, Any] = dataclasses.field(default_factory=dict)
 
 
 class LinearizationCache:
@@ -25,38 +50,83 @@ class LinearizationCache:
     def __init__(self, objective: Objective) -> None:
         self._objective = objective
         self._budget = int(OPERATOR_SHARE * objective.functions.memory_budget)
-        self._kept: list[Linearization] = []
+        self._kept: list[Part] = []
         self._spent = 0
         self._bytes_per_example: float | None = None
         self._full = False
         self._recomputed: Linearization | None = None
+        self.one_by_one = False
+        self._pieces = 1
 
     def __call__(self, num_products: int) -> Iterator[Linearization]:
         """One linearization per batch, each to be multiplied with `num_products` vectors."""
+        return (part.linearization for part in self.parts(num_products))
+
+    def parts(self, num_products: int) -> Iterator[Part]:
+        """The same with the batches, in their order."""
         objective = self._objective
         yield from self._kept
         if len(self._kept) == objective.data.num_batches:
             return
         first = len(self._kept)
-        for index, batch in enumerate(objective.batches()):
+        # Choosing a batch size takes memory as well: not again once that ran out.
+        for index, batch in enumerate(objective.batches() if self._pieces == 1 else objective.data):
             if index >= first:
-                linearization = self._next(batch, num_products)
-                yield linearization
+                for piece in self._cut(batch):
+                    yield self._next(piece, num_products)
 
-    def _next(self, batch: object, num_products: int) -> Linearization:
+    def _cut(self, batch: Batch) -> list[Batch]:
+        return [batch] if self._pieces == 1 else cut(self._objective.functions, batch, self._objective.data.count(batch), self._pieces)
+
+    def retreat(self) -> bool:
+        """Take the next smaller plan after memory ran out; False where there is none.
+
+        The steps: forget what is kept and keep nothing, one vector at a time, batches in halves, quarters, ... down to single
+        examples, as far as the loss adds up over the pieces.
+        """
+        if not self._full or self._kept:
+            self._kept, self._spent, self._full = [], 0, True
+            step = "nothing is kept between products any more"
+        elif not self.one_by_one:
+            self.one_by_one = True
+            step = "vectors are multiplied one at a time"
+        else:
+            data, functions, point = self._objective.data, self._objective.functions, self._objective.point
+            largest = max(data.count(batch) for batch in data)
+            first = next(iter(data))
+            halves = cut(functions, first, data.count(first), min(2, data.count(first)))
+            if self._pieces >= largest or not (self._pieces > 1 or (len(halves) > 1 and adds_up(functions, point, first, halves))):
+                return False
+            self._pieces = min(2 * self._pieces, largest)
+            step = f"each batch is cut into {self._pieces} pieces"
+        self._recomputed = None
+        warnings.warn(f"Memory ran out inside a product: {step}.", UserWarning, stacklevel=2)
+        return True
+
+    def _next(self, batch: Batch, num_products: int) -> Part:
         functions, point = self._objective.functions, self._objective.point
         examples = max(1, self._objective.data.count(batch))
-        if self._bytes_per_example is None:
-            self._bytes_per_example = functions.retained_bytes(point, batch) / examples
-        size = int(self._bytes_per_example * examples)
-        self._full = self._full or self._spent + size > self._budget
-        if self._full:
-            self._recomputed = functions.linearize(point, batch, num_products=num_products)
-            return self._recomputed
-        linearization = functions.linearize(point, batch, num_products=None)
-        self._kept.append(linearization)
+        if not self._full:
+            if self._bytes_per_example is None:
+                self._bytes_per_example = functions.retained_bytes(point, batch) / examples
+            if self.reserve(int(self._bytes_per_example * examples)):
+                part = Part(batch, functions.linearize(point, batch, num_products=None), kept=True)
+                self._kept.append(part)
+                return part
+        self._full = True
+        self._recomputed = functions.linearize(point, batch, num_products=num_products)
+        return Part(batch, self._recomputed, kept=False)
+
+    def reserve(self, size: int) -> bool:
+        """Whether `size` more bytes may be kept; if so they count as spent."""
+        if not self.fits(size):
+            return False
         self._spent += size
-        return linearization
+        return True
+
+    def fits(self, size: int) -> bool:
+        """Whether `size` more bytes are within the budget."""
+        return self._spent + size <= self._budget
 
     def sentence(self) -> str:
         """What is kept and what is not."""
@@ -64,12 +134,13 @@ class LinearizationCache:
         budget = f"memory_budget allows {format_bytes(self._budget)} for an operator"
         if not self._full:
             return f"all {total} batches are kept, about {format_bytes(self._spent)} ({budget})"
+        pieces = f", each batch in {self._pieces} pieces" if self._pieces > 1 else ""
         return (
             f"{len(self._kept)} of {total} batches are kept, about {format_bytes(self._spent)}, and the others computed anew in "
-            f"each product ({budget})"
+            f"each product{pieces} ({budget})"
         )
 
     def engines(self) -> list[str]:
         """The engines in use, each once."""
-        used = [*self._kept, *([self._recomputed] if self._recomputed is not None else [])]
+        used = [*(part.linearization for part in self._kept), *([self._recomputed] if self._recomputed is not None else [])]
         return list(dict.fromkeys(linearization.engine for linearization in used))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -58,6 +58,14 @@ class Linearization(Protocol):
 
     def loss_gradient(self) -> Outputs:
         """Gradient of the summed loss with respect to the outputs."""
+
+
+@runtime_checkable
+class SupportsResidual(Protocol):
+    """What a linearization may have besides: the residual as such, instead of the difference of two products."""
+
+    def residual(self, v: Native) -> Native:
+        """Hessian of ``<c, outputs>`` with the constant weights ``c = loss_gradient()``, times a parameter vector."""
 
 
 class Accumulator(Protocol):
@@ -178,3 +186,14 @@ class ModelFunctions(Protocol):
 
     def in_double_precision(self, point: Point, batch: Batch) -> tuple[ModelFunctions, Point, Batch]:
         """Copies of everything in float64."""
+
+
+@runtime_checkable
+class SupportsVariables(Protocol):
+    """What model functions may have besides: the loss of one batch as a function of something else than the parameters."""
+
+    def of_inputs(self, point: Point, batch: Batch) -> tuple[ModelFunctions, Point]:
+        """Functions of the batch's inputs, with their present values as the point."""
+
+    def of_activation(self, point: Point, batch: Batch, layer: str) -> tuple[ModelFunctions, Point]:
+        """Functions of what is added to the outputs of a layer, with zeros as the point."""

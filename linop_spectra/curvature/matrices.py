@@ -8,21 +8,23 @@ With the summed loss :math:`\ell_b` of batch `b` and the number of terms :math:`
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..backends import Array
 from ..operators import LinearOperator
-from .cache import LinearizationCache
+from .blocks import BlockOperator
+from .cache import LinearizationCache, Part
 from .finite_differences import gauss_newton_error, hessian_error, small_objective
-from .linearization import Linearization, Native
+from .linearization import Accumulator, Linearization, Native, Outputs
+from .out_of_memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from .objective import Objective
 
 
 class CurvatureOperator(LinearOperator):
-    """A symmetric matrix that sums one product per batch; a subclass says which in ``_product_of_batch``.
+    """A symmetric matrix that sums one product per batch; a subclass says which in ``_product_of_batch`` or ``_add_product``.
 
     Building it computes nothing. The first product linearises the model at the objective's parameters; later ones use that
     again as far as `memory_budget` goes.
@@ -47,29 +49,98 @@ class CurvatureOperator(LinearOperator):
         self._linearizations = LinearizationCache(objective)
         self._started = False
 
-    @abc.abstractmethod
     def _product_of_batch(self, linearization: Linearization, v: Native) -> Native:
         """The batch's matrix, for the summed loss, times `v`."""
+        raise TypeError(f"{type(self).__name__} does not define its product.")
+
+    def _add_product(self, part: Part, v: Native, total: Accumulator) -> None:
+        """Add the product of a batch's matrix with `v` to `total`."""
+        total.add(self._product_of_batch(part.linearization, v))
+
+    def _add_products(self, part: Part, columns: Sequence[Native], totals: Sequence[Accumulator]) -> None:
+        """Add the products of a batch's matrix with several vectors to as many sums."""
+        for v, total in zip(columns, totals, strict=True):
+            self._add_product(part, v, total)
+
+    @property
+    def identity_multiple(self) -> float:
+        """Multiple of the identity that the matrix holds beside what comes from the data."""
+        return self.objective.weight_decay
+
+    def _factor(self, terms: float) -> float:
+        """What the sum over all batches is multiplied with."""
+        return self.objective.scale(terms)
 
     def _matmat(self, x: Array) -> Array:
+        while True:
+            if self._linearizations.one_by_one and x.shape[1] > 1:
+                rows = self.backend.empty(x.shape[::-1], self.dtype)
+                for j in range(x.shape[1]):
+                    rows[j] = self._matmat(x[:, j : j + 1])[:, 0]
+                return rows.T
+            try:
+                return self._products(x)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason = str(error).strip().partition("\n")[0]
+            # Outside of the handler, whose traceback holds the arrays of the product that failed.
+            with self.objective.functions.session():
+                smaller = self._linearizations.retreat()
+            if not smaller:
+                raise MemoryError(
+                    f"Memory ran out in the smallest plan: {self._linearizations.sentence()}, one vector at a time. Pass a smaller "
+                    f"batch_size, fewer parameters= or a device with more memory. ({reason})"
+                )
+
+    def _products(self, x: Array) -> Array:
         functions = self.objective.functions
         n, k = x.shape
         rows = self.backend.empty((k, n), self.dtype)
-        terms = 0.0
+        terms, offset = 0.0, self.identity_multiple
         with functions.session():
             columns = [functions.to_native(x[:, j]) for j in range(k)]
             totals = [functions.accumulator(rows[j]) for j in range(k)]
-            for linearization in self._linearizations(k):
-                for v, total in zip(columns, totals, strict=True):
-                    total.add(self._product_of_batch(linearization, v))
-                terms += linearization.num_terms
-            factor = self.objective.scale(terms)
+            for part in self._linearizations.parts(k):
+                self._add_products(part, columns, totals)
+                terms += part.linearization.num_terms
+            factor = self._factor(terms)
             for total in totals:
                 total.finish(factor)
-        if self.objective.weight_decay:
-            rows += self.objective.weight_decay * x.T
+        if offset:
+            rows += offset * x.T
         self._started = True
         return rows.T
+
+    def block(self, name: str) -> BlockOperator:
+        """Diagonal block of one parameter, of a layer, or of all parameters that match a pattern.
+
+        Parameters
+        ----------
+        name : str
+            Name of a parameter (``"encoder.0.weight"``) or of a layer (``"encoder.0"``: all parameters inside), or a pattern
+            such as ``"*.bias"``.
+
+        Returns
+        -------
+        BlockOperator
+            Of the order of those parameters, in their order. Each product costs one with the whole matrix, and shares what that
+            keeps.
+
+        Raises
+        ------
+        ValueError
+            When no parameter has that name.
+
+        Examples
+        --------
+        >>> import torch, linop_spectra as ls
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 2))
+        >>> hessian = ls.objective(model, "mse", (torch.ones(5, 4), torch.ones(5, 2))).hessian()
+        >>> hessian.block("0").shape, hessian.block("*.bias").shape
+        ((15, 15), (5, 5))
+        """
+        return BlockOperator(self, name)
 
     @property
     def unit_rounding(self) -> float:
@@ -120,7 +191,34 @@ class HessianOperator(CurvatureOperator):
         return hessian_error(type(self)(small), small, seed)
 
 
-class GaussNewtonOperator(CurvatureOperator):
+class OutputCurvatureOperator(CurvatureOperator):
+    r"""A matrix :math:`\sum_b J_b^\top M_b J_b` whose middle part acts on the outputs of one batch at a time."""
+
+    @abc.abstractmethod
+    def _in_outputs(self, part: Part, u: Outputs) -> Outputs:
+        """The batch's middle part, for the summed loss, times an array of the outputs' shape."""
+
+    def _add_product(self, part: Part, v: Native, total: Accumulator) -> None:
+        # The order matters: a linearization that is not kept reuses the pass of jvp for vjp.
+        outputs = part.linearization.jvp(v)
+        total.add(part.linearization.vjp(self._in_outputs(part, outputs)))
+
+    def _like(self, objective: Objective) -> OutputCurvatureOperator:
+        """The same matrix of another objective."""
+        return type(self)(objective)
+
+    def derivative_error(self, seed: int = 0) -> float | None:
+        """Relative distance from differences of the outputs and of the loss, in double precision on a small part of the data.
+
+        A middle part that is no second derivative is taken as it is.
+        """
+        small = small_objective(self.objective)
+        operator = self._like(small)
+        middle = None if isinstance(operator, GaussNewtonOperator) else operator._in_outputs
+        return gauss_newton_error(operator, small, seed, middle)
+
+
+class GaussNewtonOperator(OutputCurvatureOperator):
     r"""Generalised Gauss-Newton matrix (Schraudolph, 2002): :math:`J^\top H_\ell J`, plus :math:`\lambda I` for weight decay.
 
     :math:`J` is the Jacobian of the outputs and :math:`H_\ell` the Hessian of the loss with respect to them.
@@ -132,12 +230,5 @@ class GaussNewtonOperator(CurvatureOperator):
         convex = objective.functions.convex_loss and objective.weight_decay >= 0
         super().__init__(objective, positive_semidefinite=True if convex else None)
 
-    def _product_of_batch(self, linearization: Linearization, v: Native) -> Native:
-        # The order matters: a linearization that is not kept reuses the pass of jvp for vjp.
-        outputs = linearization.jvp(v)
-        return linearization.vjp(linearization.loss_hessian(outputs))
-
-    def derivative_error(self, seed: int = 0) -> float | None:
-        """Relative distance from differences of the outputs and of the loss, in double precision on a small part of the data."""
-        small = small_objective(self.objective)
-        return gauss_newton_error(type(self)(small), small, seed)
+    def _in_outputs(self, part: Part, u: Outputs) -> Outputs:
+        return part.linearization.loss_hessian(u)

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from ..backends import Array
+from .class_structure import ClassStructure, class_structure
 from .data import Batches
+from .fisher import fisher_operator
+from .gradient_covariance import GradientCovarianceOperator
+from .input_hessian import InputHessianOperator
+from .jacobian import JacobianOperator, NeuralTangentKernel
 from .linearization import Batch, ModelFunctions, Point
-from .matrices import GaussNewtonOperator, HessianOperator
+from .matrices import GaussNewtonOperator, HessianOperator, OutputCurvatureOperator
+from .residual import ResidualOperator
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -162,6 +168,161 @@ class Objective:
             When the loss does not say what the model's outputs are.
         """
         return GaussNewtonOperator(self)
+
+    def fisher(
+        self, kind: Literal["exact", "mc", "empirical"] = "exact", *, num_samples: int = 1, seed: int = 0
+    ) -> OutputCurvatureOperator:
+        r"""Fisher matrix of the likelihood whose negative logarithm the loss is, as an operator.
+
+        Squared errors belong to normal elements of variance 1/2, cross-entropy to a class for each position and binary cross-entropy
+        to a label for each element, each with the weight that the loss gives it.
+
+        Parameters
+        ----------
+        kind : {"exact", "mc", "empirical"}
+            ``"exact"``: expectation over targets of the model; equal to the Gauss-Newton matrix. ``"mc"``: for targets drawn
+            once for each term, an unbiased estimate and a fixed matrix. ``"empirical"``: :math:`\frac1T \sum_n g_n g_n^\top` with
+            the gradients of the examples' summed losses and the number of terms `T`. Weight decay adds its multiple of the identity
+            to the first two, and nothing to the empirical one.
+        num_samples : int
+            Targets drawn for each term, with ``"mc"``.
+        seed : int
+            Of the targets; the same in every framework and for every batch size.
+
+        Raises
+        ------
+        TypeError
+            When the loss is no negative logarithm of a known likelihood, or for ``"empirical"`` does not show its examples.
+        ValueError
+            For ``"empirical"``, in the first product: when rows of the outputs are no examples, or the loss mixes them.
+
+        Examples
+        --------
+        >>> import torch, linop_spectra as ls
+        >>> model = torch.nn.Linear(3, 2)
+        >>> objective = ls.objective(model, "cross_entropy", (torch.randn(8, 3), torch.randint(0, 2, (8,))))
+        >>> bool(abs(objective.fisher().to_dense() - objective.ggn().to_dense()).max() == 0)
+        True
+        >>> objective.fisher("mc", num_samples=4).positive_semidefinite
+        True
+        """
+        return fisher_operator(self, kind, num_samples, seed)
+
+    def residual(self) -> ResidualOperator:
+        """Hessian minus Gauss-Newton matrix, both from one pass over the batches, as an operator.
+
+        Raises
+        ------
+        TypeError
+            When the loss does not say what the model's outputs are.
+        """
+        return ResidualOperator(self)
+
+    def gradient_covariance(self, *, centered: bool = True) -> GradientCovarianceOperator:
+        r"""Covariance of the gradient of one example drawn at random, as an operator.
+
+        :math:`\frac1N \sum_n (N/T)^2 g_n g_n^\top - g g^\top` with the gradients :math:`g_n` of the summed losses of `N` examples,
+        `T` terms and the gradient :math:`g`; weight decay is in neither.
+
+        Parameters
+        ----------
+        centered : bool
+            False leaves the last term out.
+
+        Raises
+        ------
+        TypeError
+            When the loss does not show its examples, or batch statistics couple them.
+        ValueError
+            In the first product: when rows of the outputs are no examples, or the loss mixes them.
+
+        Examples
+        --------
+        >>> import torch, linop_spectra as ls
+        >>> model = torch.nn.Linear(1, 1, bias=False)
+        >>> with torch.no_grad():
+        ...     _ = model.weight.zero_()
+        >>> objective = ls.objective(model, "mse", (torch.ones(2, 1), torch.tensor([[1.0], [3.0]])))
+        >>> objective.gradient_covariance().to_dense()  # gradients -2 and -6
+        array([[4.]], dtype=float32)
+        """
+        return GradientCovarianceOperator(self, centered=centered)
+
+    def jacobian(self) -> JacobianOperator:
+        """Jacobian of the outputs of all examples, shape (num_outputs, num_parameters), as an operator with its adjoint.
+
+        The outputs stand batch after batch, each in C order. Making it costs one forward pass, which finds their number.
+
+        Raises
+        ------
+        TypeError
+            When the loss does not say what the model's outputs are.
+        """
+        return JacobianOperator(self)
+
+    def ntk(self) -> NeuralTangentKernel:
+        r"""Empirical neural tangent kernel :math:`J J^\top`, shape (num_outputs, num_outputs), as an operator; see `jacobian`."""
+        return NeuralTangentKernel(JacobianOperator(self))
+
+    def input_hessian(self) -> InputHessianOperator:
+        """Hessian of the objective with respect to the inputs of all examples, as an operator; torch models only.
+
+        Real arrays among the inputs count, batch after batch, each in C order. Examples do not interact, unless batch statistics couple
+        them. All batches are held.
+
+        Raises
+        ------
+        TypeError
+            When the inputs are no real numbers, or a `BatchLoss` does not say what the inputs are.
+
+        Examples
+        --------
+        >>> import torch, linop_spectra as ls
+        >>> model = torch.nn.Linear(2, 1, bias=False)
+        >>> with torch.no_grad():
+        ...     _ = model.weight.copy_(torch.tensor([[1.0, 2.0]]))
+        >>> objective = ls.objective(model, "mse", (torch.ones(2, 2), torch.zeros(2, 1)))
+        >>> objective.input_hessian().to_dense()  # w w^T for each of two examples
+        array([[1., 2., 0., 0.],
+               [2., 4., 0., 0.],
+               [0., 0., 1., 2.],
+               [0., 0., 2., 4.]], dtype=float32)
+        """
+        return InputHessianOperator(self, lambda functions, point, batch: functions.of_inputs(point, batch))
+
+    def activation_hessian(self, layer: str) -> InputHessianOperator:
+        """Hessian of the objective with respect to what is added to the outputs of a layer; torch models only.
+
+        Parameters
+        ----------
+        layer : str
+            Name of a module, such as ``"encoder.0"``; it must run once in a forward pass and give one array.
+
+        Raises
+        ------
+        ValueError
+            When there is no such module.
+        TypeError
+            When it does not give one array.
+        """
+        return InputHessianOperator(self, lambda functions, point, batch: functions.of_activation(point, batch, layer))
+
+    def class_structure(self) -> ClassStructure:
+        """The Gauss-Newton matrix of a classifier as a sum of four parts, means of classes and spreads around them; one forward pass.
+
+        Returns
+        -------
+        ClassStructure
+            With the parts ``A1``, ``A2``, ``B1`` and ``B2`` as operators, the means, and small matrices with the same eigenvalues.
+
+        Raises
+        ------
+        TypeError
+            When the loss is no softmax cross-entropy.
+        ValueError
+            When the targets are distributions over the classes.
+        """
+        return class_structure(self)
 
     # -- others like it ------------------------------------------------------------------------------------------------
 

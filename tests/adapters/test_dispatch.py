@@ -45,8 +45,6 @@ def _model_of(package):
 )
 def test_other_frameworks_are_named(package, name):
     assert framework_of(_model_of(package)) == name
-    with pytest.raises(TypeError, match=rf"a {name} model \(Model\), but this version differentiates torch modules only"):
-        ls.objective(_model_of(package), "mse", (np.zeros((2, 2)), np.zeros(2)))
 
 
 def test_subclasses_and_mixed_bases():
@@ -58,10 +56,28 @@ def test_subclasses_and_mixed_bases():
 
 
 def test_functions_and_other_things():
-    with pytest.raises(TypeError, match=r"JAX apply function \(function\) with params="):
-        ls.objective(lambda p, x: x, "mse", (np.zeros((2, 2)), np.zeros(2)), params={})
-    with pytest.raises(TypeError, match="a str, but this version"):
-        ls.objective("resnet", "mse", (np.zeros((2, 2)), np.zeros(2)))
+    data = np.zeros((2, 2)), np.zeros((2, 2))
+    with pytest.raises(TypeError, match=r"a str, but must be a torch\.nn\.Module, a Keras model"):
+        ls.objective("resnet", "mse", data)
+    with pytest.raises(TypeError, match=r"a function, but must be .* together with params="):
+        ls.objective(lambda p, x: x, "mse", data)
+
+
+def test_functions_with_parameters_and_modules_of_flax_go_to_jax():
+    jax = pytest.importorskip("jax")
+    data = np.ones((2, 3), np.float32), np.ones((2, 3), np.float32)
+    objective = ls.objective(lambda p, x: p * x, "mse", data, params=jax.numpy.full(3, 2.0, dtype="float32"))
+    assert type(objective.functions).__module__.startswith("linop_spectra.adapters.jax.")
+    assert objective.value() == 1.0
+    with pytest.raises(ValueError, match="no parameter"):
+        ls.objective(lambda p, x: x, "mse", data, params={})
+    with pytest.raises(TypeError, match="params is missing"):
+        ls.objective(jax.jit(lambda p, x: x), "mse", data)
+    nnx = pytest.importorskip("flax.nnx")
+    module = nnx.Linear(3, 3, rngs=nnx.Rngs(0))
+    assert ls.objective(module, "mse", data).functions.names == ("bias", "kernel")
+    with pytest.raises(TypeError, match="leave it out"):
+        ls.objective(module, "mse", data, params={"w": np.ones(3)})
 
 
 def test_params_are_not_for_torch():

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...curvature import BatchLoss
+from ...curvature import BatchLoss, LanguageModelLoss, LogitsLoss
 from .likelihood import NO_LIKELIHOOD
+from .logits_losses import LogitsOutputLoss, TokenLoss
 from .losses import BinaryCrossEntropy, CrossEntropy, MeanSquaredError, OutputLoss, require_tensor
 
 
@@ -58,6 +59,16 @@ class NegativeLogLikelihood(CallableLoss):
         loss = torch.nn.functional.nll_loss(outputs, targets, weight, ignore_index=self._ignore_index, reduction="sum")
         valid = targets != self._ignore_index
         return loss, valid.sum() if weight is None else (weight[torch.where(valid, targets, 0)] * valid).sum()
+
+
+class KullbackLeibler(CallableLoss):
+    """``torch.nn.KLDivLoss`` of log-probabilities."""
+
+    gauss_newton_refusal = (
+        "KLDivLoss is linear in the model's outputs (log-probabilities), so its Gauss-Newton matrix would be zero; leave out the last "
+        "log-softmax layer and use loss='cross_entropy' with the same targets, which differs from it by a constant."
+    )
+    fisher_refusal = NO_LIKELIHOOD.format(what="KLDivLoss of log-probabilities")
 
 
 class SplitBatchLoss(OutputLoss):
@@ -147,6 +158,10 @@ def make_loss(loss: Any) -> OutputLoss:
                 "callable (outputs, targets), or a BatchLoss."
             )
         return known[loss]()
+    if isinstance(loss, LanguageModelLoss):
+        return TokenLoss(loss)
+    if isinstance(loss, LogitsLoss):
+        return LogitsOutputLoss(loss, make_loss(loss.criterion))
     if isinstance(loss, BatchLoss):
         return SplitBatchLoss(loss) if loss.fn is None else WholeBatchLoss(loss.fn)
     if isinstance(loss, torch.nn.Module):
@@ -172,10 +187,10 @@ def _of_module(module: Any) -> OutputLoss:
     if any(parameter.requires_grad for parameter in module.parameters()):
         raise ValueError("The loss module has trainable parameters of its own; make it part of the model and use a BatchLoss.")
     reduction = getattr(module, "reduction", "mean")
-    if reduction not in ("mean", "sum"):
-        raise ValueError(f"The loss module has reduction={reduction!r}, which gives no scalar; use reduction='mean' or 'sum'.")
-    averages = reduction == "mean"
     kind = type(module)  # a subclass may compute something else
+    if reduction not in ("mean", "sum") and not (kind is torch.nn.KLDivLoss and reduction == "batchmean"):
+        raise ValueError(f"The loss module has reduction={reduction!r}, which gives no scalar; use reduction='mean' or 'sum'.")
+    averages = reduction != "sum"
     if kind is torch.nn.CrossEntropyLoss:
         return CrossEntropy(
             weight=_copied(module.weight),
@@ -189,6 +204,8 @@ def _of_module(module: Any) -> OutputLoss:
         return BinaryCrossEntropy(weight=_copied(module.weight), pos_weight=_copied(module.pos_weight), averages=averages)
     if kind is torch.nn.NLLLoss:
         return NegativeLogLikelihood(module)
+    if kind is torch.nn.KLDivLoss:
+        return KullbackLeibler(module, averages=averages)
     return CallableLoss(module, averages=averages)
 
 

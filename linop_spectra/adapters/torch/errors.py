@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 # What the exception's text contains, in lower case, and what to say. The first match counts.
@@ -64,12 +64,7 @@ def refuse_once_differentiable(graph: Any) -> None:
     TypeError
         When there is such a function.
     """
-    seen, waiting = set(), [graph]
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
+    for node in _nodes(graph):
         function: Any = getattr(type(node), "_forward_cls", None)
         backward = getattr(function, "backward", None)
         if backward is not None and getattr(backward, "__module__", "") != "torch.autograd.function":
@@ -80,4 +75,46 @@ def refuse_once_differentiable(graph: Any) -> None:
                     f"The model calls the custom function {function.__name__}, whose backward is marked once_differentiable: it has no "
                     "second derivative. Write its backward with differentiable operations and take the mark off, or leave it out."
                 )
+
+
+def leaf_variables(graph: Any) -> list[Any]:
+    """Tensors that require a gradient and that a graph, given by the ``grad_fn`` of its outputs, ends in."""
+    found = (getattr(node, "variable", None) for node in _nodes(graph))
+    return [variable for variable in found if variable is not None]
+
+
+def refuse_references(graph: Any, names: Mapping[int, str]) -> None:
+    """Raise when a graph ends in parameters that a model reached by another way than its modules' attributes.
+
+    Other values cannot be substituted for those, so that the loss would seem not to depend on them.
+
+    Parameters
+    ----------
+    graph : torch.autograd node or None
+        ``grad_fn`` of the outputs.
+    names : mapping of int to str
+        Names of such parameters by the identity of the tensor.
+
+    Raises
+    ------
+    TypeError
+        When there is one.
+    """
+    for variable in leaf_variables(graph):
+        if id(variable) in names:
+            raise TypeError(
+                f"The model computes with its parameter {names[id(variable)]!r} through a reference that other values cannot be "
+                "substituted for: a forward method replaced by a function that holds the module, or a parameter in a list or a closure. "
+                "Let the model reach its parameters through attributes of its modules."
+            )
+
+
+def _nodes(graph: Any) -> Iterator[Any]:
+    seen, waiting = set(), [graph]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        yield node
         waiting += [child for child, _ in node.next_functions]

@@ -17,7 +17,7 @@ from ...backends import Array, Backend
 from ...curvature import Accumulator, Batches
 from ...curvature.cache import DATA_SHARE, OPERATOR_SHARE
 from ..common import listed
-from .batches import TorchBatches, leaves
+from .batches import TorchBatches, leaves, map_leaves
 from .context import RandomState, curvature_mode
 from .custom_losses import require_scalar
 from .errors import explained
@@ -81,6 +81,7 @@ class TorchFunctions(OutputSpace):
         self._verified: set[str] = set()
         self._bytes_per_example = 0.0
         self._unused: set[int] = set()
+        self._writes_to_batch: bool | None = None
         self._random_state = RandomState(layout.device)
         types = {p.dtype for p in model.parameters() if p.is_floating_point()}
         self._batches = TorchBatches(
@@ -147,7 +148,19 @@ class TorchFunctions(OutputSpace):
             name: value if value.dtype == dtype else value.to(dtype)
             for name, value, dtype in zip(self.names, parameters, self._layout.model_dtypes, strict=True)
         }
-        return self._module.call(self.loss.outputs, values, dict(rest), batch)
+        return self._untouched(lambda own: self._module.call(self.loss.outputs, values, dict(rest), own), batch)
+
+    def _untouched(self, call: Callable[[Any], Any], batch: Any) -> Any:
+        """``call`` of a batch that may be written to: containers are always copied, arrays where the first call wrote to some."""
+        if self._writes_to_batch is False:
+            return call(map_leaves(batch, lambda tensor: tensor))
+        own = map_leaves(batch, Tensor.clone)
+        tensors = leaves(own)  # of before: a function may put other arrays into the containers
+        versions = [tensor._version for tensor in tensors]
+        outputs = call(own)
+        if self._writes_to_batch is None:
+            self._writes_to_batch = any(t._version != v for t, v in zip(tensors, versions, strict=True))
+        return outputs
 
     def pure_loss(self, parameters: Tensors, rest: Mapping[str, Tensor], batch: Any) -> Tensor:
         """The batch's summed loss."""
@@ -269,6 +282,20 @@ class TorchFunctions(OutputSpace):
         with torch.no_grad(), self.frozen_randomness():
             return self.pure_outputs(point.leaves, point.rest, batch)
 
+    def of_inputs(self, point: TorchPoint, batch: Any) -> tuple[Any, TorchPoint]:
+        """The loss of one batch as a function of its inputs."""
+        from .variables import InputFunctions
+
+        functions = InputFunctions(self, point, batch)
+        return functions, functions.initial_point()
+
+    def of_activation(self, point: TorchPoint, batch: Any, layer: str) -> tuple[Any, TorchPoint]:
+        """The loss of one batch as a function of what is added to a layer's outputs."""
+        from .variables import ActivationFunctions
+
+        functions = ActivationFunctions(self, point, batch, layer)
+        return functions, functions.initial_point()
+
     def output_gradient(self, outputs: Tensor, batch: Any) -> Tensor:
         """Gradient of the summed loss in the outputs."""
         return self.loss.gradient(outputs, batch)
@@ -282,6 +309,8 @@ class TorchFunctions(OutputSpace):
             if smaller is not None:
                 part, factor = smaller, examples / _MEASURED_EXAMPLES
         try:
+            if self._writes_to_batch is None:
+                self.outputs_at(point, part)  # the copies of a first call would count
             size = int(factor * self._measured_bytes(point, part))
         except (RuntimeError, ValueError, IndexError):
             if part is batch:
@@ -350,7 +379,7 @@ class TorchFunctions(OutputSpace):
 
     def in_double_precision(self, point: TorchPoint, batch: Any) -> tuple[Any, TorchPoint, Any]:
         """Copies of everything in float64."""
-        module = self._module.converted(torch.float64)
+        module = self._module.converted(torch.float64, dict(zip(self.names, point.leaves, strict=True)))
         functions = TorchFunctions(module, self.loss, self.backend, self.memory_budget, None)
         functions._unused = set(self._unused)
         functions._random_state = self._random_state

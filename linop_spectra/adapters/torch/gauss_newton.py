@@ -10,6 +10,7 @@ graph of the transposed product serves there too.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -68,7 +69,8 @@ class DoubleReverse(JacobianEngine):
         if self._transposed is None:
             outputs = self._with_graph()
             refuse_once_differentiable(outputs.grad_fn)
-            u = torch.zeros_like(outputs, requires_grad=True)
+            # Any other value would do, too, but some functions take the logarithm of what runs back through them.
+            u = _waves(outputs.detach()).requires_grad_()
             pulled = self._functions.checked_gradient(
                 self._point, self._batch, outputs, self._leaves, weights=u, create_graph=True
             )
@@ -130,7 +132,7 @@ def jacobian_engine(functions: TorchFunctions, point: TorchPoint, batch: Any, nu
         try:
             _probe_forward_mode(functions, dual, point)
             return dual
-        except (RuntimeError, NotImplementedError) as error:
+        except (RuntimeError, NotImplementedError, ArithmeticError) as error:
             functions.forward_mode_failure = type(error).__name__
     sentence = "Gauss-Newton products run backward twice through a graph of the outputs that is "
     sentence += "retained" if num_products is None else "built anew in each product"
@@ -144,10 +146,35 @@ def _double(functions: TorchFunctions, point: TorchPoint, batch: Any, v: Tensors
 
 
 def _probe_forward_mode(functions: TorchFunctions, engine: Dual, point: TorchPoint) -> None:
-    """Find out once, on the first batch, whether forward mode exists for every layer."""
+    """Find out once, on the first batch, whether forward mode exists for every layer, and is the transpose of reverse mode.
+
+    Raises
+    ------
+    ArithmeticError
+        When it is not; some functions' forward derivatives are wrong or not finite.
+    """
     if functions.forward_mode_works:
         return
+    v = tuple(leaf + _waves(leaf) for leaf in point.leaves)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        engine.jvp(point.leaves)
+        slope = engine.jvp(v)
+        pulled = engine.vjp(slope)
+    left, right = _inner((slope,), (slope,)), _inner(pulled, v)
+    size = left + (_inner(pulled, pulled) * _inner(v, v)) ** 0.5
+    if not abs(left - right) <= functions.unit_rounding**0.5 * size:
+        raise ArithmeticError("Forward mode is not the transpose of reverse mode.")
     functions.forward_mode_works = True
+
+
+def _waves(tensor: Tensor) -> Tensor:
+    wide = torch.promote_types(tensor.dtype, torch.float32)
+    return torch.arange(tensor.numel(), device=tensor.device, dtype=wide).cos_().to(tensor.dtype).view(tensor.shape)
+
+
+def _inner(left: Sequence[Tensor], right: Sequence[Tensor]) -> float:
+    wide = [torch.promote_types(a.dtype, torch.float32) for a in left]
+    return sum(
+        float(torch.dot(a.reshape(-1).to(dtype), b.reshape(-1).to(dtype)))
+        for a, b, dtype in zip(left, right, wide, strict=True)
+    )

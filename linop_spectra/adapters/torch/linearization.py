@@ -10,6 +10,7 @@ from torch import Tensor
 from .gauss_newton import JacobianEngine, jacobian_engine
 from .hessian import HessianEngine, hessian_engine
 from .losses import Product
+from .residual import ResidualEngine
 from .vectors import Tensors
 
 if TYPE_CHECKING:
@@ -44,6 +45,13 @@ class TorchLinearization:
         return engine
 
     @cached_property
+    def _residual(self) -> ResidualEngine:
+        engine = ResidualEngine(self._functions, self._point, self._batch, self._num_products)
+        self._sentences[engine.sentence] = None
+        self._terms = engine.num_terms
+        return engine
+
+    @cached_property
     def _jacobian(self) -> JacobianEngine:
         engine = jacobian_engine(self._functions, self._point, self._batch, self._num_products)
         self._sentences[engine.sentence] = None
@@ -51,13 +59,23 @@ class TorchLinearization:
 
     @cached_property
     def _output_hessian(self) -> Product:
+        return self._functions.loss.hessian_product(self._checked_outputs(), self._batch)
+
+    @cached_property
+    def _output_gradient(self) -> Tensor:
+        return self._functions.loss.gradient(self._checked_outputs(), self._batch)
+
+    def _checked_outputs(self) -> Tensor:
         outputs = self._jacobian.outputs
-        self._terms = self._functions.checked_loss(outputs, self._batch)[1]
-        return self._functions.loss.hessian_product(outputs, self._batch)
+        if self._terms is None:
+            self._terms = self._functions.checked_loss(outputs, self._batch)[1]
+        return outputs
 
     @property
     def num_terms(self) -> float:
         """Terms in the batch's loss; after a product, without another pass."""
+        if self._terms is None and "_jacobian" in self.__dict__:
+            self._checked_outputs()
         if self._terms is None:
             self._terms = self._functions.loss_sum(self._point, self._batch)[1]
         return self._terms
@@ -79,6 +97,13 @@ class TorchLinearization:
             del self.__dict__["_hessian"]  # its graph is spent
         return product
 
+    def residual(self, v: Tensors) -> Tensors:
+        """Hessian minus Gauss-Newton matrix of the summed loss, times `v`."""
+        product = self._residual.product(v)
+        if self._num_products == 1:
+            del self.__dict__["_residual"]  # its graph is spent
+        return product
+
     def jvp(self, v: Tensors) -> Tensor:
         """Jacobian of the outputs times `v`."""
         return self._jacobian.jvp(v)
@@ -93,4 +118,4 @@ class TorchLinearization:
 
     def loss_gradient(self) -> Tensor:
         """Gradient of the summed loss in the outputs."""
-        return self._functions.loss.gradient(self.outputs, self._batch)
+        return self._output_gradient

@@ -6,7 +6,7 @@ function transforms, so that everything that looks at values stands in ``check``
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -96,7 +96,7 @@ class OutputLoss:
 
 def call_model(model: Any, inputs: Any) -> Any:
     """The model on a batch's inputs: a tensor, a tuple of arguments, or a mapping of named ones."""
-    if isinstance(inputs, dict):
+    if isinstance(inputs, Mapping):
         return model(**inputs)
     if isinstance(inputs, tuple | list):
         return model(*inputs)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+import weakref
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..common import listed, matching_names
+from .errors import leaf_variables, refuse_references
+from .forward_pass import ForwardPass, needs_replacements, refuse_rescaling
 from .modes import check_batch_norm, refuse_stochastic, set_batch_norm
 from .repairs import repair
 
@@ -60,6 +64,22 @@ def private_copy(model: Any) -> Any:
             f"The argument model ({type(model).__name__}) cannot be copied by copy.deepcopy ({type(error).__name__}: {error}); "
             "remove what cannot be copied from its attributes, so that later training does not change the objective."
         ) from error
+
+
+def refuse_scripts(model: Any) -> None:
+    """Raise when the model holds code compiled by ``torch.jit``, under which parameters cannot be substituted.
+
+    Raises
+    ------
+    TypeError
+        When there is a ``torch.jit.ScriptModule``.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise TypeError(
+                f"The module {name or 'model'!r} is compiled by torch.jit ({type(module).__name__}), which does not let its parameters "
+                "be substituted; pass the Python module that it was made from."
+            )
 
 
 def trainable_parameters(model: Any, patterns: str | list[str] | None) -> dict[str, Tensor]:
@@ -122,9 +142,13 @@ class PureModule:
 
     def __init__(self, model: Any, patterns: str | list[str] | None, batch_norm: str | None, dtype: torch.dtype | None) -> None:
         model = unwrapped(model)
+        refuse_scripts(model)
         refuse_stochastic(model)
+        refuse_rescaling(model)
         check_batch_norm(model, batch_norm)
         own = private_copy(model)
+        # Kept only as long as the user, or a reference inside the copy, keeps them.
+        self._originals = {name: weakref.ref(parameter) for name, parameter in model.named_parameters()}
         names = list(trainable_parameters(own, patterns))
         set_batch_norm(own, batch_norm)
         repair(own)
@@ -132,18 +156,28 @@ class PureModule:
         for module in own.modules():
             if isinstance(module, torch.nn.RNNBase):
                 module.register_forward_pre_hook(_refresh_flat_weights)
+            # Language models run layers again in the backward pass where this is set; the memory budget decides that here.
+            if getattr(module, "gradient_checkpointing", None) is True:
+                module.gradient_checkpointing = False
         self._adopt(own, names, dtype)
 
-    def converted(self, dtype: torch.dtype) -> PureModule:
-        """A copy in another precision."""
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the references to the user's own parameters, which mean nothing in another process."""
+        return vars(self) | {"_originals": {}}
+
+    def converted(self, dtype: torch.dtype, at: Mapping[str, Tensor] | None = None) -> PureModule:
+        """A copy in another precision; constant rows of embeddings are those of the parameters `at`, whatever is substituted."""
         made = object.__new__(PureModule)
+        made._originals = self._originals
         made._adopt(private_copy(self.model), list(self.parameters), dtype)
+        made._fixed = dict(at) if at is not None else {}
         return made
 
     def _adopt(self, own: Any, names: list[str], dtype: torch.dtype | None) -> None:
         if dtype is not None:
             own = own.to(dtype)
         self._program = _Program(own).requires_grad_(False)
+        self._references_checked = False
         parameters = dict(own.named_parameters(remove_duplicate=False))
         self.parameters = {name: parameters[name].detach() for name in names}
         chosen = {id(parameters[name]) for name in names}
@@ -151,6 +185,10 @@ class PureModule:
             name: tensor.detach() for name, tensor in own.named_parameters() if id(tensor) not in chosen
         } | dict(own.named_buffers())
         self._buffers = frozenset(name for name, _ in own.named_buffers())
+        self._replaces = needs_replacements(own)
+        self._double = all(p.dtype == torch.float64 for p in own.parameters() if p.is_floating_point())
+        self._double_works = False
+        self._fixed: dict[str, Tensor] = {}
 
     @property
     def model(self) -> Any:
@@ -162,7 +200,48 @@ class PureModule:
         state = {f"model.{name}": value for name, value in parameters.items()}
         for name, value in rest.items():
             state[f"model.{name}"] = value.clone() if name in self._buffers else value
-        return torch.func.functional_call(self._program, state, (function, batch))
+        result = self._run(state, parameters, function, batch)
+        graph = _graph_of(result)
+        if graph is not None and not self._references_checked:
+            self._refuse_references(graph, state, parameters, function, batch)
+            self._references_checked = True
+        return result
+
+    def _refuse_references(self, graph: Any, state: dict[str, Tensor], parameters: dict[str, Tensor], function: Any, batch: Any) -> None:
+        """Raise when the copy computes with the user's own parameters, or with its own in place of those substituted."""
+        originals = {name: reference() for name, reference in self._originals.items()}
+        refuse_references(graph, {id(tensor): name for name, tensor in originals.items() if tensor is not None})
+        if len(leaf_variables(graph)) < sum(tensor.requires_grad for tensor in parameters.values()):
+            # Some are unused, or used behind our back. The copy's own show in a graph only while they require gradients.
+            for tensor in self.model.parameters():
+                tensor.requires_grad_(tensor.is_floating_point() or tensor.is_complex())
+            try:
+                graph = _graph_of(self._run(state, parameters, function, batch))
+            finally:
+                self._program.requires_grad_(False)
+            refuse_references(graph, {id(tensor): name for name, tensor in self.model.named_parameters()})
+
+    def _run(self, state: dict[str, Tensor], parameters: dict[str, Tensor], function: Any, batch: Any) -> Any:
+        if not (self._double or self._replaces):
+            return torch.func.functional_call(self._program, state, (function, batch))
+        fixed = {id(value): self._fixed[name] for name, value in parameters.items() if name in self._fixed}
+        try:
+            with ForwardPass(double=self._double, fixed=fixed):
+                result = torch.func.functional_call(self._program, state, (function, batch))
+        except (RuntimeError, TypeError, ValueError, AssertionError):
+            if not self._double or self._double_works:
+                raise
+            # The model relies on narrower types somewhere: if that is all, it gets them.
+            with ForwardPass(double=False, fixed=fixed):
+                result = torch.func.functional_call(self._program, state, (function, batch))
+            self._double = False
+        self._double_works = True
+        return result
+
+
+def _graph_of(result: Any) -> Any:
+    parts = result if isinstance(result, tuple) else (result,)
+    return next((part.grad_fn for part in parts if isinstance(part, Tensor)), None)
 
 
 def _refresh_flat_weights(module: Any, inputs: Any) -> None:

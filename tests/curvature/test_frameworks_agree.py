@@ -1,0 +1,86 @@
+"""The same network with the same weights in two frameworks: the same matrices, drawn targets included, whatever the batch sizes."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import linop_spectra as ls  # noqa: E402
+
+_RNG = np.random.default_rng(0)
+WEIGHTS = {"a": _RNG.standard_normal((5, 4)), "b": _RNG.standard_normal(5), "c": _RNG.standard_normal((3, 5)), "d": _RNG.standard_normal(3)}
+INPUTS = _RNG.standard_normal((11, 4))
+MASKED = _RNG.integers(0, 3, 11)
+MASKED[[1, 6]] = -100
+TARGETS = {
+    "cross_entropy": MASKED,
+    "mse": _RNG.standard_normal((11, 3)),
+    "binary_cross_entropy": _RNG.integers(0, 2, (11, 3)).astype(float),
+}
+MATRICES = {
+    "exact": lambda o: o.fisher(),
+    "mc": lambda o: o.fisher("mc", num_samples=3, seed=2),
+    "empirical": lambda o: o.fisher("empirical"),
+    "residual": lambda o: o.residual(),
+    "covariance": lambda o: o.gradient_covariance(),
+    "jacobian": lambda o: o.jacobian(),
+    "kernel": lambda o: o.ntk(),
+}
+
+
+def in_torch(loss):
+    model = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3)).double()
+    with torch.no_grad():
+        for parameter, value in zip(model.parameters(), WEIGHTS.values(), strict=True):
+            parameter.copy_(torch.tensor(value))
+    return ls.objective(model, loss, (torch.tensor(INPUTS), torch.tensor(TARGETS[loss])), batch_size=4)
+
+
+def in_jax(loss):
+    jnp = pytest.importorskip("jax.numpy")
+
+    def apply(p, x):
+        return jnp.tanh(x @ p["a"].T + p["b"]) @ p["c"].T + p["d"]
+
+    params = {name: jnp.asarray(value) for name, value in WEIGHTS.items()}
+    return ls.objective(apply, loss, (INPUTS, TARGETS[loss]), params=params, batch_size=5)
+
+
+def in_tensorflow(loss):
+    tf = pytest.importorskip("tensorflow")
+
+    class Network(tf.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c, self.d = (tf.Variable(value) for value in WEIGHTS.values())
+
+        def __call__(self, x):
+            return tf.tanh(x @ tf.transpose(self.a) + self.b) @ tf.transpose(self.c) + self.d
+
+    return ls.objective(Network(), loss, (INPUTS, TARGETS[loss]), batch_size=3)
+
+
+FRAMEWORKS = {"jax": in_jax, "tensorflow": in_tensorflow}
+
+
+@pytest.fixture
+def _double_precision():
+    jax = pytest.importorskip("jax")
+    settings = {"jax_enable_x64": True, "jax_disable_most_optimizations": True}  # the second compiles quickly
+    before = {name: jax.config.values[name] for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+@pytest.mark.usefixtures("_double_precision")
+@pytest.mark.parametrize("loss", TARGETS)
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_the_same_matrices(framework, loss):
+    other, reference = FRAMEWORKS[framework](loss), in_torch(loss)
+    for name, make in MATRICES.items():
+        expected = np.asarray(make(reference).to_dense())
+        np.testing.assert_allclose(np.asarray(make(other).to_dense()), expected, rtol=0, atol=1e-12 * abs(expected).max(), err_msg=name)
+    assert ls.check_operator(MATRICES["mc"](other)).passed
