@@ -65,13 +65,14 @@ def objective(
         ``"cross_entropy"``: logits with the classes along dimension 1 (torch) or the last axis (JAX, Keras, TensorFlow), integer,
         one-hot or soft targets, mean over positions whose target is not -100. ``"binary_cross_entropy"``: logits, mean over
         elements. ``"mse"``: mean over all elements, no factor 1/2. A loss object of the framework keeps its weights, smoothing and
-        reduction. A callable ``(outputs, targets)`` returns a mean over the examples, or ``(sum, number_of_terms)``. What does not
-        split into outputs and targets is a `BatchLoss`.
+        reduction. A callable ``(outputs, targets)`` returns a mean over the examples, or ``(sum, number_of_terms)``; in JAX also an
+        array of terms. What does not split into outputs and targets is a `BatchLoss`.
     data : tuple of two arrays, iterable of batches, or None
         ``(inputs, targets)``; or batches, from something that can be iterated again, such as a list or a DataLoader; or None
         for a loss of the parameters alone. The first pass is kept where half of `memory_budget` holds it.
     params : pytree, optional
-        Parameters of a JAX function, or the variables of a flax linen module.
+        Parameters of a JAX function, or the variables of a flax linen module. Leaves that are no floating numbers, and flax's
+        collections besides ``"params"``, are constant.
     parameters : str or list of str, optional
         Patterns such as ``"*.weight"`` or ``"encoder.*"`` of the parameters that count; all that require gradients by default.
         Frozen ones are left out.

@@ -332,8 +332,9 @@ class Objective:
         Parameters
         ----------
         parameters : array, mapping, str or path
-            A vector of shape (num_parameters,); a state dict (what it says about buffers and about parameters that were left
-            out is used too); or a file ``.pt`` (read with weights only), ``.npz`` or ``.safetensors`` with one.
+            A vector of shape (num_parameters,); named arrays: a state dict of torch (what it says about buffers and about
+            parameters that were left out is used too), a pytree of JAX, weights of Keras by name or in order; or a file with one:
+            ``.npz``, for torch also ``.pt`` (read with weights only), for torch and JAX ``.safetensors``.
 
         Returns
         -------

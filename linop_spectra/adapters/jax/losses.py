@@ -1,0 +1,276 @@
+"""Losses of outputs and targets whose second derivative in the outputs is known in closed form.
+
+Each gives the sum over a batch and the number of terms in it; the objective divides at the end. ``total`` runs inside compiled
+functions; shapes and types are looked at in ``check`` and values in ``problems``, whose flags come out of the compiled function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .likelihood import NO_LIKELIHOOD, Likelihood, bernoulli, categorical, gaussian
+
+Call = Callable[[Any, Any], Any]
+
+
+class OutputLoss:
+    """A loss of outputs and a batch, with derivatives in the outputs by automatic differentiation.
+
+    Attributes
+    ----------
+    averages : bool
+        Whether the objective is the mean of the terms, or their sum.
+    convex : bool
+        Whether the loss is known to be convex in the outputs.
+    needs_pairs : bool
+        Whether batches must be pairs (inputs, targets).
+    has_class_axis : bool
+        Whether the last axis of the outputs is one of classes.
+    gauss_newton_refusal, fisher_refusal, example_refusal : str or None
+        Why something cannot be had, as a sentence; None when it can.
+    sigmoid_refusal : str or None
+        What to say where the model ends in a sigmoid; None where that is no mistake.
+    """
+
+    averages = True
+    convex = False
+    needs_pairs = True
+    has_class_axis = False
+    gauss_newton_refusal: str | None = None
+    fisher_refusal: str | None = NO_LIKELIHOOD.format(what="a loss that is a function of its own")
+    example_refusal: str | None = None
+    sigmoid_refusal: str | None = None
+
+    def outputs(self, model: Any, call: Call, batch: Any) -> Any:
+        """The model's outputs for a pair (inputs, targets)."""
+        return call(model, batch[0])
+
+    def total(self, outputs: Any, batch: Any) -> tuple[Any, Any]:
+        """Summed loss and number of terms."""
+        raise TypeError(f"{type(self).__name__} does not define its sum.")
+
+    def check(self, outputs: Any, batch: Any) -> None:
+        """Raise when outputs and targets do not fit."""
+
+    def problems(self, outputs: Any, batch: Any) -> tuple[Any, ...]:
+        """Flags that are true where values do not fit."""
+        return ()
+
+    def explain(self, problem: int, batch: Any) -> str:
+        """The sentence for a flag."""
+        raise IndexError(problem)
+
+    def gradient(self, outputs: Any, batch: Any) -> Any:
+        """Gradient of the summed loss in the outputs."""
+        return jax.grad(lambda z: self.total(z, batch)[0])(outputs)
+
+    def hessian_product(self, outputs: Any, batch: Any, u: Any) -> Any:
+        """Hessian of the summed loss in the outputs, times `u`."""
+        return jax.jvp(lambda z: self.gradient(z, batch), (outputs,), (u,))[1]
+
+    def likelihood(self, outputs: Any, batch: Any) -> Likelihood:
+        """The distribution of targets whose negative logarithm the loss is."""
+        raise TypeError(self.fisher_refusal)
+
+    def rank_one(self, g: Any, u: Any) -> Any:
+        """``g <g, u>`` for each term, which is an example here."""
+        return per_example(g, u)
+
+
+def per_example(g: Any, u: Any) -> Any:
+    """``g <g, u>`` with the inner product over all axes but the first."""
+    return g * jnp.sum(g * u, axis=tuple(range(1, g.ndim)), keepdims=True)
+
+
+def require_array(outputs: Any) -> None:
+    """Raise unless the model gave one array of floating numbers."""
+    if not hasattr(outputs, "shape") or not hasattr(outputs, "dtype"):
+        raise TypeError(
+            f"The model returns a {type(outputs).__name__}, but this loss needs one array of outputs; use "
+            "BatchLoss(outputs=fn(model, batch), loss=fn(outputs, batch)) to take it out."
+        )
+    if not jnp.issubdtype(outputs.dtype, jnp.floating):
+        raise TypeError(f"The model's outputs have dtype {outputs.dtype}, but a loss needs real floating numbers.")
+
+
+def _require_array_of_targets(name: str, targets: Any) -> None:
+    if not hasattr(targets, "shape") or not hasattr(targets, "dtype"):
+        raise TypeError(f"The targets of a batch are a {type(targets).__name__}, but {name} needs one array of them.")
+
+
+def _require_equal_shapes(name: str, outputs: Any, targets: Any) -> None:
+    _require_array_of_targets(repr(name), targets)
+    if outputs.shape != targets.shape:
+        raise ValueError(
+            f"The loss {name!r} compares outputs of shape {tuple(outputs.shape)} with targets of shape {tuple(targets.shape)}; "
+            "both shapes must be equal, so reshape the targets or the model's outputs."
+        )
+
+
+def at_least_single(x: Any) -> Any:
+    """`x` in float32 where its type is narrower or no floating one."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+class MeanSquaredError(OutputLoss):
+    """Squared differences; the terms are the elements."""
+
+    convex = True
+    fisher_refusal = None
+
+    def check(self, outputs: Any, batch: Any) -> None:
+        """Shapes must be equal: broadcasting would compare everything with everything."""
+        require_array(outputs)
+        _require_equal_shapes("mse", outputs, batch[1])
+
+    def total(self, outputs: Any, batch: Any) -> tuple[Any, Any]:
+        """Sum of squares."""
+        outputs = at_least_single(outputs)
+        return jnp.sum(jnp.square(outputs - batch[1].astype(outputs.dtype))), outputs.size
+
+    def hessian_product(self, outputs: Any, batch: Any, u: Any) -> Any:
+        """Twice the identity."""
+        return 2 * u
+
+    def likelihood(self, outputs: Any, batch: Any) -> Likelihood:
+        """Normal elements."""
+        return gaussian(outputs)
+
+    def rank_one(self, g: Any, u: Any) -> Any:
+        """For each element."""
+        return g * g * u
+
+
+class BinaryCrossEntropy(OutputLoss):
+    """Cross-entropy of independent labels, from logits; the terms are the elements."""
+
+    convex = True
+    fisher_refusal = None
+    sigmoid_refusal = (
+        "The model ends in a sigmoid, so that its outputs are probabilities, but binary cross-entropy needs logits; leave the last "
+        "sigmoid out."
+    )
+
+    def check(self, outputs: Any, batch: Any) -> None:
+        """Shapes must be equal."""
+        require_array(outputs)
+        _require_equal_shapes("binary_cross_entropy", outputs, batch[1])
+
+    def total(self, outputs: Any, batch: Any) -> tuple[Any, Any]:
+        """Sum over elements of ``softplus(z) - t z``."""
+        outputs = at_least_single(outputs)
+        targets = batch[1].astype(outputs.dtype)
+        # Both signs apart, because softplus(z) - t z cancels where |z| is large.
+        losses = targets * jax.nn.softplus(-outputs) + (1 - targets) * jax.nn.softplus(outputs)
+        return jnp.sum(losses), outputs.size
+
+    def hessian_product(self, outputs: Any, batch: Any, u: Any) -> Any:
+        """Diagonal: ``s (1 - s)`` with the sigmoid `s`."""
+        outputs = at_least_single(outputs)
+        return (jax.nn.sigmoid(outputs) * jax.nn.sigmoid(-outputs) * u).astype(u.dtype)
+
+    def likelihood(self, outputs: Any, batch: Any) -> Likelihood:
+        """A label for each element."""
+        return bernoulli(outputs)
+
+    def rank_one(self, g: Any, u: Any) -> Any:
+        """For each element."""
+        return g * g * u
+
+
+class CrossEntropy(OutputLoss):
+    """Softmax cross-entropy from logits with the classes along the last axis.
+
+    Integer targets are masked by -100; the terms are the positions that are left. Targets of the outputs' shape are distributions
+    over the classes (one-hot or soft); the terms are the positions.
+    """
+
+    convex = True
+    fisher_refusal = None
+    has_class_axis = True
+    ignore_index = -100
+
+    def check(self, outputs: Any, batch: Any) -> None:
+        """Shapes must fit."""
+        require_array(outputs)
+        targets = batch[1]
+        _require_array_of_targets("cross-entropy", targets)
+        if outputs.ndim == 0:
+            raise ValueError("The model's outputs are a single number, but cross-entropy needs one logit for each class.")
+        if outputs.shape == targets.shape:
+            return
+        if targets.shape != outputs.shape[:-1]:
+            hint = (
+                "move the classes to the last axis, as is usual in JAX, or pass a callable loss"
+                if targets.shape == outputs.shape[:1] + outputs.shape[2:]
+                else "one class for each position is needed, or a distribution over the classes"
+            )
+            raise ValueError(
+                f"The outputs of shape {tuple(outputs.shape)} and the targets of shape {tuple(targets.shape)} do not fit "
+                f"cross-entropy with classes along the last axis: {hint}."
+            )
+        if not jnp.issubdtype(targets.dtype, jnp.integer):
+            raise TypeError(f"The targets hold classes but have dtype {targets.dtype}; pass integers.")
+
+    def _distributions(self, outputs: Any, batch: Any) -> bool:
+        return bool(outputs.shape == batch[1].shape)
+
+    def problems(self, outputs: Any, batch: Any) -> tuple[Any, ...]:
+        """Outputs that are probabilities; classes that do not exist."""
+        outputs = at_least_single(outputs)
+        probabilities = jnp.asarray(False)
+        if outputs.shape[-1] >= 2 and outputs.size:
+            sums = jnp.abs(jnp.sum(outputs, axis=-1) - 1) < 1e-3
+            probabilities = jnp.all((outputs >= 0) & (outputs <= 1)) & jnp.all(sums)
+        outside = jnp.asarray(False)
+        if not self._distributions(outputs, batch):
+            targets = batch[1]
+            outside = jnp.any((targets != self.ignore_index) & ((targets < 0) | (targets >= outputs.shape[-1])))
+        return probabilities, outside
+
+    def explain(self, problem: int, batch: Any) -> str:
+        """The sentence for a flag."""
+        if problem == 0:
+            return (
+                "The model's outputs are probabilities already (in [0, 1] and summing to one), but cross-entropy needs logits: it "
+                "takes the softmax itself; leave the last softmax layer out."
+            )
+        valid = batch[1][batch[1] != self.ignore_index]
+        return (
+            f"The targets hold classes from {int(valid.min())} to {int(valid.max())}, for some of which the model has no output; classes "
+            f"are numbered from 0, and positions to be left out are marked {self.ignore_index}."
+        )
+
+    def total(self, outputs: Any, batch: Any) -> tuple[Any, Any]:
+        """Sum over positions, and their number."""
+        logits, targets = at_least_single(outputs), batch[1]
+        log_p = jax.nn.log_softmax(logits, axis=-1)
+        if self._distributions(outputs, batch):
+            return -jnp.sum(targets.astype(logits.dtype) * log_p), outputs.size // outputs.shape[-1]
+        valid = targets != self.ignore_index
+        chosen = jnp.take_along_axis(log_p, jnp.where(valid, targets, 0)[..., None], axis=-1)[..., 0]
+        return -jnp.sum(jnp.where(valid, chosen, 0)), jnp.sum(valid)
+
+    def _weights(self, outputs: Any, batch: Any) -> Any:
+        """Total weight of each position's target, with an axis of length one for the classes; zero where it is masked."""
+        if self._distributions(outputs, batch):
+            return jnp.sum(at_least_single(batch[1]).astype(outputs.dtype), axis=-1, keepdims=True)
+        return (batch[1] != self.ignore_index).astype(outputs.dtype)[..., None]
+
+    def hessian_product(self, outputs: Any, batch: Any, u: Any) -> Any:
+        r"""At each position ``s (diag p - p p^T)`` with the softmax `p` and the total weight `s` of the target."""
+        logits = at_least_single(outputs)
+        p = jax.nn.softmax(logits, axis=-1)
+        return (self._weights(logits, batch) * p * (u - jnp.sum(p * u, axis=-1, keepdims=True))).astype(u.dtype)
+
+    def likelihood(self, outputs: Any, batch: Any) -> Likelihood:
+        """A class for each position, weighted as the Hessian is."""
+        return categorical(outputs, self._weights(at_least_single(outputs), batch)[..., 0])
+
+    def rank_one(self, g: Any, u: Any) -> Any:
+        """For each position."""
+        return g * jnp.sum(g * u, axis=-1, keepdims=True)
