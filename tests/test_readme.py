@@ -15,13 +15,21 @@ def test_every_python_block_is_found():
 
 @pytest.mark.parametrize("code", [code for _, code in BLOCKS], ids=[title for title, _ in BLOCKS])
 def test_example_runs(code, tmp_path, monkeypatch, capsys):
-    if "import torch" in code:
-        pytest.importorskip("torch")
+    for package in ("torch", "jax", "keras"):
+        if f"import {package}" in code:
+            pytest.importorskip(package)
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
     assert capsys.readouterr().out.strip()
     for name in re.findall(r'plot\("([^"]+)"\)', code):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_page_of_curvature_matrices_runs(capsys):
+    pytest.importorskip("torch")
+    (code,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "curvature.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    exec(compile(code, "curvature.md", "exec"), {"__name__": "docs"})
+    assert capsys.readouterr().out.split("\n")[:2] == ["True", "['0', '2']"]
 
 
 def test_links_and_pictures_exist():

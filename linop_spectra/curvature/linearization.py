@@ -68,6 +68,14 @@ class SupportsResidual(Protocol):
         """Hessian of ``<c, outputs>`` with the constant weights ``c = loss_gradient()``, times a parameter vector."""
 
 
+@runtime_checkable
+class SupportsGaussNewton(Protocol):
+    """What a linearization may have besides: a Gauss-Newton product in one piece."""
+
+    def gauss_newton_product(self, v: Native) -> Native:
+        """``J^T H J v`` with the Hessian `H` of the summed loss in the outputs."""
+
+
 class Accumulator(Protocol):
     """A sum of parameter vectors in the framework's form that ends in one vector of the core."""
 

@@ -16,7 +16,7 @@ from ..operators import LinearOperator
 from .blocks import BlockOperator
 from .cache import LinearizationCache, Part
 from .finite_differences import gauss_newton_error, hessian_error, small_objective
-from .linearization import Accumulator, Linearization, Native, Outputs
+from .linearization import Accumulator, Linearization, Native, Outputs, SupportsGaussNewton
 from .out_of_memory import is_out_of_memory
 
 if TYPE_CHECKING:
@@ -232,3 +232,9 @@ class GaussNewtonOperator(OutputCurvatureOperator):
 
     def _in_outputs(self, part: Part, u: Outputs) -> Outputs:
         return part.linearization.loss_hessian(u)
+
+    def _add_product(self, part: Part, v: Native, total: Accumulator) -> None:
+        if isinstance(part.linearization, SupportsGaussNewton):
+            total.add(part.linearization.gauss_newton_product(v))
+        else:
+            super()._add_product(part, v, total)

@@ -1,0 +1,310 @@
+"""A TensorFlow model and its loss as pure functions of parameters and batch."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import warnings
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ...backends import Array, Backend
+from ...curvature import Accumulator, Batches
+from ...curvature.cache import DATA_SHARE, OPERATOR_SHARE
+from ...curvature.linearization import Each, Noise
+from ..array_batches import ArrayBatches
+from ..common import listed
+from .compiled import Compiled
+from .context import curvature_mode
+from .linearization import TensorFlowLinearization
+from .losses import BATCH_STATISTICS, OutputLoss, per_example
+from .parameter_files import read_parameters
+from .program import Program, finfo_eps
+from .vectors import Layout, VectorSum, as_tensor, checked_value
+
+_BACKWARD_FACTOR = 4
+"""Memory of a Hessian product in units of what the forward pass computes, about."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TensorFlowPoint:
+    """Parameters to differentiate at, as one flat tensor, with the values of all other variables."""
+
+    flat: Any
+    rest: tuple[Any, ...]
+
+
+class TensorFlowFunctions:
+    """The TensorFlow adapter's `linop_spectra.curvature.ModelFunctions`.
+
+    Parameters
+    ----------
+    program : Program
+        The model.
+    loss : OutputLoss
+        The loss.
+    backend : Backend
+        Arrays of the core.
+    memory_budget : int
+        Bytes.
+    batch_size : int or None
+        For data given as two arrays.
+    """
+
+    def __init__(self, program: Program, loss: OutputLoss, backend: Backend, memory_budget: int, batch_size: int | None) -> None:
+        self.program, self.loss, self.backend, self.memory_budget = program, loss, backend, memory_budget
+        self._batch_size = batch_size
+        self._layout = layout = Layout(program.names, program.initial, backend)
+        self.compiled = Compiled(program, loss, layout)
+        self.names, self.num_parameters, self.dtype = layout.names, layout.num_parameters, layout.dtype
+        self.blocks: Mapping[str, slice] = layout.blocks
+        self.unit_rounding = max(finfo_eps(dtype) for dtype in (*layout.dtypes, *program.compute_dtypes))
+        self.averages, self.convex_loss = loss.averages, loss.convex
+        self.gauss_newton_refusal, self.fisher_refusal = loss.gauss_newton_refusal, loss.fisher_refusal
+        self.example_refusal = loss.example_refusal or (BATCH_STATISTICS if program.batch_statistics else None)
+        self.regularized = loss.regularized and program.is_regularized
+        self._unused: set[int] = set()
+        self._double: TensorFlowFunctions | None = None
+        types = {value.dtype for value in (*program.initial, *program.initial_rest) if value.dtype.is_floating}
+        whole = {dtype for dtype in types if dtype in (tf.float32, tf.float64)}
+        self._batches = ArrayBatches(
+            _to_native,
+            lambda array: np.asarray(array.numpy()),
+            tf.is_tensor,
+            np.dtype(whole.pop().as_numpy_dtype) if len(whole) == 1 else None,
+            pairs=loss.pairs,
+        )
+        self.prepare, self.sequence = self._batches.prepare, self._batches.sequence
+        self.labels, self.take = self._batches.labels, self._batches.take
+
+    # -- parameters and vectors ----------------------------------------------------------------------------------------
+
+    @cached_property
+    def _initial_point(self) -> TensorFlowPoint:
+        return TensorFlowPoint(self._layout.join(self.program.initial), tuple(self.program.initial_rest))
+
+    def initial_point(self) -> TensorFlowPoint:
+        """The parameters that the model had when it was read."""
+        return self._initial_point
+
+    def point_from(self, source: Any, base: TensorFlowPoint) -> TensorFlowPoint:
+        """Parameters from a vector, a mapping of names, a list in order, or a file."""
+        if isinstance(source, str | os.PathLike):
+            own = self.program.read_file(source)
+            source = read_parameters(source) if own is None else own
+        if isinstance(source, list | tuple) and any(hasattr(item, "shape") for item in source):
+            names = self.program.ordered_names(len(source))
+            if names is None:
+                raise ValueError(
+                    f"{len(source)} arrays were given, but this objective has {len(self.names)} parameters and the model "
+                    f"{len(self.names) + len(self.program.rest_names)} variables."
+                )
+            source = dict(zip(names, source, strict=True))
+        if not isinstance(source, Mapping):
+            return TensorFlowPoint(self._layout.from_vector(source), base.rest)
+        rest = [
+            checked_value(name, source[name], tuple(current.shape), current.dtype) if name in source else current
+            for name, current in zip(self.program.rest_names, base.rest, strict=True)
+        ]
+        return TensorFlowPoint(self._layout.from_tree(source), tuple(rest))
+
+    def flat(self, point: TensorFlowPoint) -> Array:
+        """The parameters as a vector of the core."""
+        return self._layout.flat(point.flat)
+
+    def flatten(self, tree: Any) -> Array:
+        """Named or ordered arrays as a vector of the core."""
+        return self._layout.flat(self._layout.from_tree(tree))
+
+    def unflatten(self, vector: Any) -> dict[str, Any]:
+        """A vector as named tensors."""
+        return self._layout.unflatten(vector)
+
+    def to_native(self, vector: Array) -> Any:
+        """A vector of the core as a flat tensor."""
+        return as_tensor(vector)
+
+    def accumulator(self, out: Array) -> VectorSum:
+        """A sum of flat tensors that ends in `out`."""
+        return VectorSum(out)
+
+    # -- one batch -----------------------------------------------------------------------------------------------------
+
+    def session(self) -> AbstractContextManager[None]:
+        """Settings under which products are right."""
+        return curvature_mode()
+
+    def outputs_at(self, point: TensorFlowPoint, batch: Any) -> Any:
+        """The model's outputs."""
+        return self.compiled("outputs", point.flat, point.rest, batch)
+
+    def checked_loss(self, point: TensorFlowPoint, outputs: Any, batch: Any) -> tuple[float, float]:
+        """Summed loss and number of terms, after a look at outputs and targets."""
+        if not self.loss.split:
+            return _checked_totals(*outputs)
+        self.loss.check(outputs, batch)
+        return _checked_totals(*self.compiled("loss", point.flat, point.rest, batch, outputs))
+
+    def loss_sum(self, point: TensorFlowPoint, batch: Any) -> tuple[float, float]:
+        """Summed loss and number of terms."""
+        return self.checked_loss(point, self.outputs_at(point, batch), batch)
+
+    def add_gradient(self, point: TensorFlowPoint, batch: Any, total: Accumulator) -> tuple[float, float]:
+        """Add the gradient of the summed loss to `total`."""
+        self._look_first("gradient", point, batch)
+        gradient, outputs, loss, terms = self.compiled("gradient", point.flat, point.rest, batch)
+        if self.loss.split:
+            self.loss.check(outputs, batch)
+        totals = _checked_totals(loss, terms)
+        self._note_unused(point, batch)
+        total.add(gradient)
+        return totals
+
+    def hessian_product(self, point: TensorFlowPoint, batch: Any, v: Any, *, look: bool) -> tuple[Any, float]:
+        """Hessian of the summed loss times `v`, and the number of terms; `look` asks whether outputs and targets fit."""
+        product = self._product("hessian", point, batch, v, look)
+        self._note_unused(point, batch)
+        return product
+
+    def gauss_newton_product(self, point: TensorFlowPoint, batch: Any, v: Any, *, look: bool) -> tuple[Any, float]:
+        """Gauss-Newton matrix of the summed loss times `v`, and the number of terms."""
+        return self._product("gauss-newton", point, batch, v, look)
+
+    def residual_product(self, point: TensorFlowPoint, batch: Any, v: Any, *, look: bool) -> tuple[Any, float]:
+        """Hessian minus Gauss-Newton matrix of the summed loss, times `v`, and the number of terms."""
+        return self._product("residual", point, batch, v, look)
+
+    def _product(self, kind: str, point: TensorFlowPoint, batch: Any, v: Any, look: bool) -> tuple[Any, float]:
+        self._look_first(kind, point, batch)
+        product, outputs, loss, terms = self.compiled(kind, point.flat, point.rest, batch, v)
+        if look and self.loss.split:
+            self.loss.check(outputs, batch)
+        return product, _checked_totals(loss, terms)[1]
+
+    def linearize(self, point: TensorFlowPoint, batch: Any, *, num_products: int | None) -> TensorFlowLinearization:
+        """Derivatives at `point`, made when asked for."""
+        return TensorFlowLinearization(self, point, batch)
+
+    def retained_bytes(self, point: TensorFlowPoint, batch: Any) -> int:
+        """Memory that a kept linearization holds beside parameters: the batch, and about as much for its outputs."""
+        return 2 * self._batches.num_bytes(batch)
+
+    def output_gradient(self, outputs: Any, batch: Any) -> Any:
+        """Gradient of the summed loss in the outputs."""
+        point = self.initial_point()
+        return self.compiled("output gradient", point.flat, point.rest, batch, outputs)
+
+    def _look_first(self, kind: str, point: TensorFlowPoint, batch: Any) -> None:
+        """Before a graph is traced: a forward pass says in plain words what does not fit."""
+        if not self.compiled.known(kind, batch):
+            self.loss_sum(point, batch)
+
+    def _note_unused(self, point: TensorFlowPoint, batch: Any) -> None:
+        """Say once which parameters count for nothing; raise when one matters although no gradient reaches it."""
+        new = sorted(self.compiled.unused - self._unused)
+        if not new:
+            return
+        names = listed([self.names[i] for i in new])
+        # Uneven shifts, because many losses do not see a constant one.
+        shift = np.zeros(self.num_parameters)
+        for i in new:
+            block = self.blocks[self.names[i]]
+            shift[block] = np.cos(np.arange(block.stop - block.start))
+        moved = TensorFlowPoint(point.flat + tf.cast(shift, point.flat.dtype), point.rest)
+        before, after = self.loss_sum(point, batch)[0], self.loss_sum(moved, batch)[0]
+        if not abs(after - before) <= 1e-5 * abs(before):
+            raise ValueError(
+                f"The loss changes with the parameters {names}, but no gradient reaches them: a stop_gradient or an operation without "
+                "a derivative lies between; leave them out with parameters=."
+            )
+        self._unused.update(new)
+        warnings.warn(
+            f"The loss of the batch does not depend on the parameters {names}: their rows and columns of the matrices are zero there. "
+            "Leave them out with parameters= to save their memory.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+    # -- outputs as numbers of the host, and the loss as a likelihood --------------------------------------------------
+
+    def flat_outputs(self, outputs: Any) -> np.ndarray:
+        """Outputs on the host in C order, shape (num_outputs,), of the core's type."""
+        return np.asarray(outputs.numpy(), dtype=self.dtype).reshape(-1)
+
+    def outputs_from(self, flat: np.ndarray, like: Any) -> Any:
+        """Numbers of the host in the shape and type of `like`."""
+        return tf.reshape(tf.cast(tf.convert_to_tensor(np.asarray(flat)), like.dtype), like.shape)
+
+    def noise_of(self, outputs: Any, batch: Any) -> tuple[Noise, tuple[int, ...]]:
+        """Kind and shape of the random numbers that targets are drawn by."""
+        return self.loss.noise_of(outputs)
+
+    def sampled_gradient(self, outputs: Any, batch: Any, noise: np.ndarray) -> Any:
+        """Gradient of the summed loss in the outputs, for targets drawn from the model's own likelihood."""
+        point, numbers = self.initial_point(), tf.convert_to_tensor(np.asarray(noise, dtype=np.float64))
+        return self.compiled("sampled gradient", point.flat, point.rest, batch, outputs, numbers)
+
+    def rank_one(self, g: Any, u: Any, each: Each) -> Any:
+        """``g <g, u>`` over each example, or over each term of the loss."""
+        if each == "term":
+            return self.loss.rank_one(g, u)
+        self.loss.require_examples(g)
+        return per_example(g, u)
+
+    # -- data ----------------------------------------------------------------------------------------------------------
+
+    def batches(self, data: Any) -> Batches:
+        """A user's data as batches."""
+        choose = None if self.program.batch_statistics else self._choose_batch_size
+        return self._batches.batches(data, self._batch_size, int(DATA_SHARE * self.memory_budget), choose)
+
+    def _choose_batch_size(self, point: TensorFlowPoint, batch: Any) -> int:
+        """All examples where a product on them fits an operator's share of the budget; otherwise batches of an eighth of it."""
+        examples, share = self._batches.num_examples(batch), OPERATOR_SHARE * self.memory_budget
+        if self.take(batch, np.arange(1)) is None:
+            return examples
+        with self.session():
+            graph = self.compiled.graph("outputs", point.flat, point.rest, batch)
+        size = _BACKWARD_FACTOR * self.compiled.bytes_of_outputs_graph(graph, batch)
+        if size <= share:
+            return examples
+        return max(1, -(-examples // int(np.ceil(8 * size / share))))
+
+    # -- the same in double precision ----------------------------------------------------------------------------------
+
+    def in_double_precision(self, point: TensorFlowPoint, batch: Any) -> tuple[Any, TensorFlowPoint, Any]:
+        """Copies of everything in float64."""
+        everything = (*self._layout.dtypes, *self.program.compute_dtypes)
+        if all(dtype == tf.float64 for dtype in everything):
+            return self, point, batch  # graphs are pure: there is nothing to copy
+        if self._double is None:
+            program = self.program.converted(tf.float64)
+            self._double = TensorFlowFunctions(program, self.loss, self.backend, self.memory_budget, None)
+        functions = self._double
+        functions._unused |= self._unused
+        rest = tuple(tf.cast(value, tf.float64) if value.dtype.is_floating else value for value in point.rest)
+        return functions, TensorFlowPoint(tf.cast(point.flat, tf.float64), rest), functions.prepare(batch)
+
+
+def _checked_totals(loss: Any, terms: Any) -> tuple[float, float]:
+    loss_sum, num_terms = float(loss), float(terms)
+    if not np.isfinite(loss_sum):
+        raise ValueError(
+            f"The loss of a batch is not finite ({loss_sum}); look for parameters or data that are not finite, or a loss that overflows."
+        )
+    if not (np.isfinite(num_terms) and num_terms >= 0):
+        raise ValueError(f"The loss of a batch has {num_terms} terms, but the number of terms must be finite and at least zero.")
+    return loss_sum, num_terms
+
+
+def _to_native(array: Any, dtype: np.dtype | None) -> Any:
+    if isinstance(array, tf.Variable):
+        array = tf.identity(array)
+    if not tf.is_tensor(array):
+        array = tf.convert_to_tensor(np.array(array))  # copied: the user's array may change
+    return array if dtype is None else tf.cast(array, tf.as_dtype(dtype))

@@ -1,0 +1,392 @@
+"""Losses of outputs and targets whose second derivative in the outputs is known in closed form.
+
+Each gives the sum over a batch and the number of terms in it; the objective divides at the end. All but ``check`` runs inside
+graphs; ``check`` looks at values.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ...curvature.linearization import Noise
+
+NO_LIKELIHOOD = (
+    "The exact and the Monte-Carlo Fisher matrix need a likelihood to draw targets from, which {what} does not give; use one of the "
+    "losses 'cross_entropy', 'binary_cross_entropy' and 'mse' (or Keras' objects of them), or ask for fisher('empirical') or ggn()."
+)
+BATCH_STATISTICS = (
+    "Batch normalisation by the statistics of the batch makes an example's outputs depend on the other examples, so that the loss has "
+    "no gradient of one example; pass batch_norm='eval'."
+)
+
+
+class OutputLoss:
+    """A loss of outputs and a batch, with derivatives in the outputs by automatic differentiation.
+
+    Attributes
+    ----------
+    averages : bool
+        Whether the objective is the mean of the terms, or their sum.
+    convex : bool
+        Whether the loss is known to be convex in the outputs.
+    pairs : bool
+        Whether batches must be pairs (inputs, targets).
+    split : bool
+        Whether there are outputs and a loss of them.
+    regularized : bool
+        Whether the regularisers of the layers are added.
+    gauss_newton_refusal, fisher_refusal, example_refusal : str or None
+        Why there is no such matrix, as a sentence; None when there is one.
+    """
+
+    averages = True
+    convex = False
+    pairs = True
+    split = True
+    regularized = True
+    masks = True
+    gauss_newton_refusal: str | None = None
+    fisher_refusal: str | None = NO_LIKELIHOOD.format(what="a loss that is a function of its own")
+    example_refusal: str | None = None
+
+    def outputs(self, program: Any, batch: Any) -> Any:
+        """The model's outputs for a pair (inputs, targets)."""
+        return program.call(batch[0])
+
+    def total(self, outputs: Any, batch: Any) -> tuple[Any, Any]:
+        """Summed loss and number of terms."""
+        raise TypeError(f"{type(self).__name__} does not define its sum.")
+
+    def check(self, outputs: Any, batch: Any) -> None:
+        """Raise when outputs and targets do not fit."""
+
+    def gradient(self, outputs: Any, batch: Any) -> Any:
+        """Gradient of the summed loss in the outputs."""
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(outputs)
+            total, _ = self.total(outputs, batch)
+        return tape.gradient(total, outputs, unconnected_gradients="zero")
+
+    def hessian_product(self, outputs: Any, batch: Any, u: Any) -> Any:
+        """Hessian of the summed loss in the outputs, times `u`."""
+        with tf.GradientTape(watch_accessed_variables=False) as outer:
+            outer.watch(outputs)
+            slope = self.gradient(outputs, batch)
+        return outer.gradient(slope, outputs, u, unconnected_gradients="zero")
+
+    def noise_of(self, outputs: Any) -> tuple[Noise, tuple[int, ...]]:
+        """Kind and shape of the random numbers that targets are drawn by."""
+        raise TypeError(self.fisher_refusal)
+
+    def sampled_gradient(self, outputs: Any, batch: Any, noise: Any) -> Any:
+        """Gradient of the summed loss in the outputs for targets drawn by means of `noise` (in double precision)."""
+        raise TypeError(self.fisher_refusal)
+
+    def rank_one(self, g: Any, u: Any) -> Any:
+        """``g <g, u>`` over each term of the loss."""
+        return per_example(g, u)
+
+    def require_examples(self, outputs: Any) -> None:
+        """Raise unless the rows of the outputs are examples."""
+
+
+def per_element(g: Any, u: Any) -> Any:
+    """``g <g, u>`` for each element."""
+    return tf.square(g) * u
+
+
+def per_example(g: Any, u: Any) -> Any:
+    """``g <g, u>`` with the inner product over all axes but the first."""
+    if g.shape.rank is not None and g.shape.rank < 2:
+        return per_element(g, u)
+    return g * tf.reduce_sum(g * u, axis=list(range(1, g.shape.rank)), keepdims=True)
+
+
+def require_tensor(outputs: Any) -> None:
+    """Raise unless the model gave one tensor of floating numbers."""
+    if not tf.is_tensor(outputs):
+        raise TypeError(
+            f"The model returns a {type(outputs).__name__}, but this loss needs one tensor of outputs; use "
+            "BatchLoss(outputs=fn(model, batch), loss=fn(outputs, batch)) to take it out."
+        )
+    if not outputs.dtype.is_floating:
+        raise TypeError(f"The model's outputs have dtype {outputs.dtype.name}, but a loss needs real floating numbers.")
+
+
+def _shape(array: Any) -> tuple[int, ...]:
+    return tuple(int(length) for length in array.shape)
+
+
+def _require_equal_shapes(name: str, outputs: Any, targets: Any) -> None:
+    if not tf.is_tensor(targets) or _shape(outputs) != _shape(targets):
+        found = _shape(targets) if tf.is_tensor(targets) else type(targets).__name__
+        raise ValueError(
+            f"The loss {name!r} compares outputs of shape {_shape(outputs)} with targets of shape {found}; both shapes must be equal, "
+            "so reshape the targets or the model's outputs."
+        )
+
+
+class _Elementwise(OutputLoss):
+    """A loss whose terms are the elements.
+
+    Parameters
+    ----------
+    averages : bool
+        Whether the objective is the mean of the elements; otherwise the sum.
+    per_row : bool
+        Whether a sum is one of the rows' means, as that of Keras is.
+    squeeze : bool
+        Whether a last axis of length one may be missing in the targets, as in Keras.
+    """
+
+    convex = True
+    fisher_refusal = None
+    name = ""
+
+    def __init__(self, *, averages: bool = True, per_row: bool = False, squeeze: bool = False) -> None:
+        self.averages, self._per_row, self._squeeze = averages, per_row, squeeze
+
+    def targets(self, outputs: Any, batch: Any) -> Any:
+        """Targets of the outputs' shape and type."""
+        targets = tf.cast(batch[1], outputs.dtype)
+        if self._squeeze and targets.shape.rank == outputs.shape.rank - 1 and outputs.shape[-1] == 1:
+            targets = targets[..., tf.newaxis]
+        return tf.stop_gradient(targets)
+
+    def check(self, outputs: Any, batch: Any) -> None:
+        """Shapes must be equal: broadcasting would compare everything with everything."""
+        require_tensor(outputs)
+        targets = batch[1] if not self._squeeze or not tf.is_tensor(batch[1]) else self.targets(outputs, batch)
+        _require_equal_shapes(self.name, outputs, targets)
+
+    def weight(self, outputs: Any) -> Any:
+        """Of each element."""
+        one = tf.ones((), outputs.dtype)
+        return one / tf.cast(tf.shape(outputs)[-1], outputs.dtype) if self._per_row else one
+
+    def noise_shape(self, outputs: Any) -> tuple[int, ...]:
+        """One number for each element."""
+        return _shape(outputs)
+
+    def rank_one(self, g: Any, u: Any) -> Any:
+        """For each element."""
+        return per_element(g, u)
+
+
+class MeanSquaredError(_Elementwise):
+    """Squared differences; the terms are the elements."""
+
+    name = "mse"
+
+    def total(self, outputs: Any, batch: Any) -> tuple[Any, Any]:
+        """Sum of squares."""
+        return self.weight(outputs) * tf.reduce_sum(tf.square(outputs - self.targets(outputs, batch))), tf.size(outputs)
+
+    def hessian_product(self, outputs: Any, batch: Any, u: Any) -> Any:
+        """Twice the identity."""
+        return 2 * self.weight(outputs) * u
+
+    def noise_of(self, outputs: Any) -> tuple[Noise, tuple[int, ...]]:
+        """Normal elements."""
+        return "normal", self.noise_shape(outputs)
+
+    def sampled_gradient(self, outputs: Any, batch: Any, noise: Any) -> Any:
+        """``2 (outputs - targets)`` for targets of variance 1/2, whose negative logarithm is the squared difference."""
+        return tf.sqrt(self.weight(outputs)) * tf.cast(-math.sqrt(2.0) * noise, outputs.dtype)
+
+
+class BinaryCrossEntropy(_Elementwise):
+    """Cross-entropy of independent labels, from logits; the terms are the elements."""
+
+    name = "binary_cross_entropy"
+    sigmoid_last = False
+
+    def __init__(
+        self, *, averages: bool = True, label_smoothing: float = 0.0, per_row: bool = False, squeeze: bool = False
+    ) -> None:
+        super().__init__(averages=averages, per_row=per_row, squeeze=squeeze)
+        self._smoothing = label_smoothing
+
+    def check(self, outputs: Any, batch: Any) -> None:
+        """Shapes must be equal, and outputs must not come out of a sigmoid."""
+        super().check(outputs, batch)
+        if self.sigmoid_last and bool(tf.reduce_all((outputs >= 0) & (outputs <= 1))):
+            raise ValueError(
+                "The model ends in a sigmoid, so that its outputs are probabilities, but binary cross-entropy needs logits; leave the "
+                "last activation out."
+            )
+
+    def total(self, outputs: Any, batch: Any) -> tuple[Any, Any]:
+        """Sum over elements."""
+        targets = self.targets(outputs, batch)
+        if self._smoothing:
+            targets = targets * (1 - self._smoothing) + 0.5 * self._smoothing
+        loss = tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=outputs)
+        return self.weight(outputs) * tf.reduce_sum(loss), tf.size(outputs)
+
+    def hessian_product(self, outputs: Any, batch: Any, u: Any) -> Any:
+        """Diagonal: ``s (1 - s)`` with the sigmoid `s`."""
+        s = tf.sigmoid(outputs)
+        return self.weight(outputs) * s * (1 - s) * u
+
+    def noise_of(self, outputs: Any) -> tuple[Noise, tuple[int, ...]]:
+        """A uniform number for each label, which is one where the number is below its probability."""
+        return "uniform", self.noise_shape(outputs)
+
+    def sampled_gradient(self, outputs: Any, batch: Any, noise: Any) -> Any:
+        """``probability - label``."""
+        probability = tf.sigmoid(tf.cast(outputs, tf.float64))
+        residual = probability - tf.cast(noise < probability, tf.float64)
+        return tf.sqrt(self.weight(outputs)) * tf.cast(residual, outputs.dtype)
+
+
+class CrossEntropy(OutputLoss):
+    """Softmax cross-entropy from logits with the classes along the last axis.
+
+    Integer targets may be masked by `ignore_index`; the terms are the positions that are left. Targets of the outputs' shape are
+    distributions over the classes (one-hot or soft); the terms are the positions.
+
+    Parameters
+    ----------
+    ignore_index : int
+        Marks positions that do not count.
+    label_smoothing : float
+        Share of each target that is spread over all classes.
+    averages : bool
+        Whether the objective is the mean of the positions; otherwise the sum.
+    squeeze : bool
+        Whether integer targets may have a last axis of length one, as in Keras.
+    """
+
+    convex = True
+    fisher_refusal = None
+
+    def __init__(
+        self, *, ignore_index: int = -100, label_smoothing: float = 0.0, averages: bool = True, squeeze: bool = False
+    ) -> None:
+        self._ignore, self._smoothing, self.averages, self._squeeze = ignore_index, label_smoothing, averages, squeeze
+
+    def targets(self, outputs: Any, batch: Any) -> Any:
+        """Classes, or distributions of the outputs' shape."""
+        targets = batch[1]
+        if not _distributions(outputs, targets):
+            rank = outputs.shape.rank
+            if self._squeeze and targets.shape.rank == rank and targets.shape[-1] == 1 and rank > 1:
+                targets = targets[..., 0]
+            return targets
+        return tf.stop_gradient(tf.cast(targets, outputs.dtype))
+
+    def check(self, outputs: Any, batch: Any) -> None:
+        """Shapes must fit, classes must exist, and outputs must not be probabilities."""
+        require_tensor(outputs)
+        if not tf.is_tensor(batch[1]):
+            raise TypeError(
+                f"The targets of a batch are a {type(batch[1]).__name__}, but cross-entropy needs an array of classes."
+            )
+        if outputs.shape.rank == 0:
+            raise ValueError("The model's outputs are a single number, but cross-entropy needs one logit for each class.")
+        shape, classes = _shape(outputs), int(outputs.shape[-1])
+        if not _distributions(outputs, batch[1]):
+            targets = self.targets(outputs, batch)
+            if _shape(targets) != shape[:-1]:
+                hint = (
+                    "Keras has the classes along the last axis, so move them there, or pass a callable loss"
+                    if len(shape) > 2 and _shape(targets) == shape[:1] + shape[2:]
+                    else "one class for each position is needed, or a distribution over the classes"
+                )
+                raise ValueError(
+                    f"The outputs of shape {shape} and the targets of shape {_shape(targets)} do not fit cross-entropy with classes "
+                    f"along the last dimension: {hint}."
+                )
+            if not targets.dtype.is_integer:
+                raise TypeError(f"The targets hold classes but have dtype {targets.dtype.name}; pass integers.")
+            numbers = targets.numpy()
+            valid = numbers[numbers != self._ignore]
+            if valid.size and not 0 <= int(valid.min()) <= int(valid.max()) < classes:
+                raise ValueError(
+                    f"The targets hold classes from {int(valid.min())} to {int(valid.max())}, but the model has outputs for "
+                    f"{classes} classes, numbered from 0; positions to be left out are marked {self._ignore}."
+                )
+        refuse_probabilities(outputs)
+
+    def total(self, outputs: Any, batch: Any) -> tuple[Any, Any]:
+        """Sum over positions, and how many count."""
+        targets = self.targets(outputs, batch)
+        if _distributions(outputs, targets):
+            loss = tf.nn.softmax_cross_entropy_with_logits(labels=self._smoothed(targets, outputs), logits=outputs)
+            return tf.reduce_sum(loss), tf.size(loss)
+        valid = targets != self._ignore
+        classes = tf.where(valid, targets, tf.zeros_like(targets))
+        if self._smoothing:
+            labels = tf.one_hot(tf.cast(classes, tf.int64), tf.shape(outputs)[-1], dtype=outputs.dtype)
+            loss = tf.nn.softmax_cross_entropy_with_logits(labels=self._smoothed(labels, outputs), logits=outputs)
+        else:
+            loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=tf.cast(classes, tf.int64), logits=outputs)
+        count = tf.reduce_sum(tf.cast(valid, tf.int64))
+        return tf.reduce_sum(tf.where(valid, loss, tf.zeros_like(loss))), count
+
+    def _smoothed(self, labels: Any, outputs: Any) -> Any:
+        if not self._smoothing:
+            return labels
+        return labels * (1 - self._smoothing) + self._smoothing / tf.cast(tf.shape(outputs)[-1], outputs.dtype)
+
+    def hessian_product(self, outputs: Any, batch: Any, u: Any) -> Any:
+        r"""At each position ``s (diag p - p p^T)`` with the softmax `p` and the total weight `s` of the target."""
+        p = tf.nn.softmax(outputs)
+        return self._weights(outputs, batch) * p * (u - tf.reduce_sum(p * u, -1, keepdims=True))
+
+    def _weights(self, outputs: Any, batch: Any) -> Any:
+        """Total weight of each position's target, with an axis of length one for the classes; zero where it is masked."""
+        targets = self.targets(outputs, batch)
+        if _distributions(outputs, targets):
+            return tf.reduce_sum(self._smoothed(targets, outputs), -1, keepdims=True)
+        return tf.cast(targets != self._ignore, outputs.dtype)[..., tf.newaxis]
+
+    def noise_of(self, outputs: Any) -> tuple[Noise, tuple[int, ...]]:
+        """A uniform number for each position."""
+        return "uniform", _shape(outputs)[:-1]
+
+    def sampled_gradient(self, outputs: Any, batch: Any, noise: Any) -> Any:
+        """``sqrt(weight) (probabilities - one-hot class)``; the class is the first whose cumulative probability exceeds the noise."""
+        p = tf.nn.softmax(tf.cast(outputs, tf.float64))
+        chosen = tf.reduce_sum(tf.cast(tf.cumsum(p, -1) <= noise[..., tf.newaxis], tf.int64), -1)
+        classes = tf.shape(outputs, out_type=tf.int64)[-1]
+        # Rounding may leave the last cumulative probability below one.
+        drawn = tf.one_hot(tf.minimum(chosen, classes - 1), tf.cast(classes, tf.int32), dtype=tf.float64)
+        return tf.sqrt(self._weights(outputs, batch)) * tf.cast(p - drawn, outputs.dtype)
+
+    def rank_one(self, g: Any, u: Any) -> Any:
+        """For each position."""
+        return g * tf.reduce_sum(g * u, -1, keepdims=True)
+
+    def require_examples(self, outputs: Any) -> None:
+        """A single example without an axis of examples has classes in its rows."""
+        if outputs.shape.rank < 2:
+            raise ValueError(
+                f"The model's outputs of shape {_shape(outputs)} are one example without an axis of examples, but gradients of single "
+                "examples are asked for; give inputs and targets a first axis of length one."
+            )
+
+
+def refuse_probabilities(outputs: Any) -> None:
+    """Raise when outputs are probabilities already: in [0, 1], and summing to one along the last axis."""
+    numbers = np.asarray(outputs.numpy())
+    if numbers.shape[-1] < 2 or numbers.size == 0:
+        return
+    if numbers.min() >= 0 and numbers.max() <= 1 and bool((np.abs(numbers.sum(-1) - 1) < 1e-3).all()):
+        raise ValueError(
+            "The model's outputs are probabilities already (in [0, 1] and summing to one), but cross-entropy needs logits: it takes the "
+            "softmax itself; leave the last softmax out (activation=None)."
+        )
+
+
+def _distributions(outputs: Any, targets: Any) -> bool:
+    """Whether targets are distributions over the classes rather than classes, by shapes alone."""
+    if targets.shape.rank != outputs.shape.rank:
+        return False
+    # In a graph the batch is free; what is known of the other axes decides.
+    return all(a is None or b is None or a == b for a, b in zip(outputs.shape, targets.shape, strict=True))

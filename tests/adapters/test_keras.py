@@ -1,0 +1,106 @@
+"""Keras on torch and on JAX, in processes of their own, against the same weights on TensorFlow."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+keras = pytest.importorskip("keras")
+
+import linop_spectra as ls  # noqa: E402
+
+_PROGRAM = """
+import sys, warnings
+import numpy as np
+import keras
+import linop_spectra as ls
+from linop_spectra.adapters import keras_layers
+if keras.backend.backend() == "jax":
+    import jax
+    jax.config.update("jax_enable_x64", True)
+if keras.backend.backend() == "tensorflow":
+    warnings.filterwarnings("ignore", message="__array__ implementation")
+layers = keras.layers
+
+def build(dtype, dropout=0.3):
+    inputs = keras.Input((3, 4), dtype=dtype)
+    attention = layers.MultiHeadAttention(2, 3, dtype=dtype, name="attention")(inputs, inputs)
+    mixed = layers.LayerNormalization(dtype=dtype, name="layer_norm")(attention)
+    hidden = layers.BatchNormalization(dtype=dtype, name="batch_norm")(layers.Dense(4, "gelu", dtype=dtype, name="dense")(mixed))
+    outputs = layers.Dense(3, dtype=dtype, name="last_dense")(layers.Dropout(dropout, dtype=dtype)(hidden))
+    return keras.Model(inputs, outputs)
+
+generator = np.random.default_rng(0)
+single, double = build("float32"), build("float64")
+weights = [generator.uniform(0.5, 1.5, w.shape).astype("float32") if w.dtype == "float32" else w for w in single.get_weights()]
+single.set_weights(weights)
+double.set_weights(weights)
+inputs, targets = generator.standard_normal((6, 3, 4)), generator.integers(0, 3, (6, 3))
+targets[0, 1:] = -100
+v = {name: generator.standard_normal(variable.shape) for name, variable in keras_layers.KerasLayers(double, None).trainable.items()}
+before = [np.array(keras.ops.convert_to_numpy(w)) for w in double.variables]
+results = {}
+objective = ls.objective(double, "cross_entropy", (inputs, targets), batch_size=4)
+vector = objective.flatten({name: v[name] for name in objective.functions.names})
+results["value"] = objective.value()
+for kind, operator in (("hessian", objective.hessian()), ("ggn", objective.ggn())):
+    for name, piece in objective.unflatten(operator @ vector).items():
+        results[f"{kind} {name}"] = np.asarray(keras.ops.convert_to_numpy(piece))
+with_object = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-100)
+results["object"] = ls.objective(double, with_object, (inputs, targets)).value()
+small = ls.objective(single, "cross_entropy", (inputs.astype("float32"), targets), parameters="*dense*/kernel")
+assert len(small.functions.names) == 2, small.functions.names
+check = ls.check_operator(small.hessian())
+assert check.passed and check.finite_difference_error < 1e-6, str(check)
+assert all(np.array_equal(a, keras.ops.convert_to_numpy(w)) for a, w in zip(before, double.variables))
+if keras.backend.backend() != "tensorflow":
+    for wrong, options, match in (("cross_entropy", {"batch_norm": "train"}, "TensorFlow only"), ("other", {}, "names are")):
+        try:
+            ls.objective(double, wrong, (inputs, targets), **options)
+        except ValueError as error:
+            assert match in str(error), error
+        else:
+            raise AssertionError(match)
+    flat = keras.Sequential([keras.Input((4,)), layers.Dense(3, kernel_regularizer="l2")])
+    try:
+        ls.objective(flat, "cross_entropy", (inputs[:, 0], targets[:, 0]))
+    except ValueError as error:
+        assert "regularisers" in str(error)
+    else:
+        raise AssertionError("regularisers")
+np.savez(sys.argv[1], **{name.replace("/", "|"): value for name, value in results.items()})
+"""
+
+
+def _results(backend, path):
+    environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    file = path / f"{backend}.npz"
+    done = subprocess.run([sys.executable, "-c", _PROGRAM, str(file)], capture_output=True, text=True, timeout=400, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    with np.load(file) as archive:
+        return dict(archive)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
+def test_backends_give_the_same(tmp_path, monkeypatch):
+    if keras.backend.backend() == "tensorflow":  # spares a process
+        monkeypatch.setattr(sys, "argv", ["", str(tmp_path / "here.npz")])
+        exec(compile(_PROGRAM, "program", "exec"), {"__name__": "program"})
+        with np.load(tmp_path / "here.npz") as archive:
+            reference = dict(archive)
+    else:
+        reference = _results("tensorflow", tmp_path)
+    assert reference["object"] == pytest.approx(reference["value"], rel=1e-12)
+    for backend in ("torch", "jax"):
+        found = _results(backend, tmp_path)
+        assert found.keys() == reference.keys()
+        for name, value in reference.items():
+            np.testing.assert_allclose(found[name], value, rtol=1e-9, atol=1e-9, err_msg=f"{backend}: {name}")
+
+
+def test_keras_2_is_refused():
+    legacy = type("Model", (), {"__module__": "tf_keras.src.engine.training"})()
+    with pytest.raises(TypeError, match="which is Keras 2"):
+        ls.objective(legacy, "mse", (np.zeros((2, 2)), np.zeros(2)))
