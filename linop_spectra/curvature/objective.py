@@ -11,6 +11,7 @@ import numpy as np
 from ..backends import Array
 from .class_structure import ClassStructure, class_structure
 from .data import Batches
+from .filter_normalization import filter_normalized
 from .fisher import fisher_operator
 from .gradient_covariance import GradientCovarianceOperator
 from .input_hessian import InputHessianOperator
@@ -342,6 +343,43 @@ class Objective:
             Shares functions and data with this one.
         """
         return self._derived(point=self.functions.point_from(parameters, self.point))
+
+    def filter_normalized(self, parameters: str | list[str] | None = None, *, tolerance: float = 1e-3) -> Objective:
+        """The same objective at filters of norm one, where that leaves the loss as it is; the model itself is left alone.
+
+        Behind a layer with normalisation the scale of a filter (the weights of one output) has no effect on the loss, but divides
+        its curvature by its square, so that matrices compare only at equal norms.
+
+        Parameters
+        ----------
+        parameters : str or list of str, optional
+            Patterns of names of weights; by default all that the loss allows.
+        tolerance : float
+            Relative change of the loss up to which a weight counts as scale-invariant: the small number that normalisation adds to
+            a variance makes it so only nearly.
+
+        Returns
+        -------
+        Objective
+            Shares functions and data with this one. It costs a pass over the data for each weight, at most two.
+
+        Raises
+        ------
+        ValueError
+            When a weight that was asked for, or every weight, changes the loss with its scale. Batch normalisation by running
+            statistics does.
+
+        Examples
+        --------
+        >>> import torch, linop_spectra as ls
+        >>> _ = torch.manual_seed(0)
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 6, bias=False), torch.nn.BatchNorm1d(6), torch.nn.Linear(6, 3))
+        >>> objective = ls.objective(model, "cross_entropy", (torch.randn(20, 4), torch.randint(0, 3, (20,))), batch_norm="train")
+        >>> weights = objective.filter_normalized().parameters()[objective.blocks["0.weight"]].reshape(6, 4)
+        >>> (weights**2).sum(axis=1).round(4)
+        array([1., 1., 1., 1., 1., 1.], dtype=float32)
+        """
+        return filter_normalized(self, parameters, tolerance)
 
     def with_data(self, data: Any) -> Objective:
         """The same objective on other data, in any form that `linop_spectra.objective` takes."""
