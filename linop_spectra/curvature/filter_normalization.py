@@ -32,7 +32,7 @@ def filter_normalized(objective: Objective, patterns: str | list[str] | None, to
     before = objective.value()
     allowed = tolerance * max(abs(before), tolerance)
     theta = np.array(to_numpy(objective.parameters()))
-    found = []
+    found: list[str] = []
     for name in weights:
         for axis in (0, arrays[name].ndim - 1):  # outputs come first in torch, last in JAX and Keras
             changed = theta.copy()

@@ -19,6 +19,7 @@ from ...curvature.cache import DATA_SHARE, OPERATOR_SHARE
 from ...curvature.linearization import Each, Noise
 from ..array_batches import ArrayBatches
 from ..common import listed
+from ..parameter_files import read_arrays
 from .batch_structure import BatchStructure, take_apart
 from .context import curvature_mode, double_precision
 from .errors import explained
@@ -27,7 +28,6 @@ from .likelihood import BATCH_STATISTICS
 from .linearization import JaxLinearization
 from .losses import OutputLoss, per_example
 from .models import PureModel
-from .parameter_files import read_arrays
 from .programs import Programs, Totals
 from .vectors import Layout, Leaves, TreeSum
 
@@ -96,7 +96,11 @@ class JaxFunctions:
     def point_from(self, source: Any, base: JaxPoint) -> JaxPoint:
         """Parameters from a vector, a tree like the model's own, a mapping of names, or a file."""
         if isinstance(source, str | os.PathLike):
-            source = read_arrays(source)
+            source = read_arrays(
+                source,
+                "parameters of a JAX model come from .npz or .safetensors files whose entries are named like the objective's blocks. "
+                "Restore other checkpoints (orbax, msgpack) yourself and pass the tree.",
+            )
         with self.session():
             named = self._named(source)
             if named is None:

@@ -19,11 +19,11 @@ from ...curvature.cache import DATA_SHARE, OPERATOR_SHARE
 from ...curvature.linearization import Each, Noise
 from ..array_batches import ArrayBatches
 from ..common import listed
+from ..parameter_files import read_arrays
 from .compiled import Compiled
 from .context import curvature_mode
 from .linearization import TensorFlowLinearization
 from .losses import BATCH_STATISTICS, OutputLoss, per_example
-from .parameter_files import read_parameters
 from .program import Program, finfo_eps
 from .vectors import Layout, VectorSum, as_tensor, checked_value
 
@@ -96,7 +96,8 @@ class TensorFlowFunctions:
         """Parameters from a vector, a mapping of names, a list in order, or a file."""
         if isinstance(source, str | os.PathLike):
             own = self.program.read_file(source)
-            source = read_parameters(source) if own is None else own
+            otherwise = "parameters come from .npz or .safetensors files, those of a Keras model from .weights.h5 and .keras files too."
+            source = read_arrays(source, otherwise) if own is None else own
         if isinstance(source, list | tuple) and any(hasattr(item, "shape") for item in source):
             names = self.program.ordered_names(len(source))
             if names is None:

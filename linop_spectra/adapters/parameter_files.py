@@ -1,4 +1,4 @@
-"""Parameters from NumPy archives and safetensors; files of Keras are read by its own loader."""
+"""Parameters from files: NumPy archives and safetensors."""
 
 from __future__ import annotations
 
@@ -10,8 +10,15 @@ from typing import Any
 import numpy as np
 
 
-def read_parameters(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Arrays by name from a file; nothing in the file is executed.
+def read_arrays(path: str | os.PathLike[str], otherwise: str) -> dict[str, Any]:
+    """Named arrays from a file; nothing in the file is executed.
+
+    Parameters
+    ----------
+    path : str or path
+        A file ``.npz`` or ``.safetensors``.
+    otherwise : str
+        What the error for other kinds says of the files that a framework takes.
 
     Raises
     ------
@@ -34,7 +41,4 @@ def read_parameters(path: str | os.PathLike[str]) -> dict[str, Any]:
                 f"Reading {str(file)!r} needs the package safetensors; install it with pip install safetensors."
             ) from error
         return dict(load_file(file))
-    raise ValueError(
-        f"The file {str(file)!r} is of no known kind; parameters come from .npz or .safetensors files, those of a Keras model from "
-        ".weights.h5 and .keras files too."
-    )
+    raise ValueError(f"The file {str(file)!r} is of no known kind; {otherwise}")
