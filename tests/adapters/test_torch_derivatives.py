@@ -69,21 +69,6 @@ def test_single_precision_agrees_and_the_check_is_in_double():
     assert relative(single.hessian() @ v, wide.hessian() @ v) < 1e-5
 
 
-@pytest.mark.parametrize("engine", ["hessian", "ggn"])
-def test_linearised_engines_equal_reverse_mode(engine, monkeypatch):
-    from linop_spectra.adapters.torch import functions
-
-    model, inputs, targets = make("batch norm")
-    v = np.random.default_rng(2).standard_normal(sum(p.numel() for p in model.parameters()))
-    by_reverse = getattr(ls.objective(model, "cross_entropy", (inputs, targets)), engine)()
-    assert "linearis" not in by_reverse.engine
-    monkeypatch.setattr(functions, "_WORTH_LINEARIZING", 0)
-    linearised = getattr(ls.objective(model, "cross_entropy", (inputs, targets), batch_size=4), engine)()
-    assert relative(linearised @ v, by_reverse @ v) < 1e-12
-    assert "torch.func.linearize" in linearised.engine
-    assert "all 2 batches are kept" in linearised.engine
-
-
 def test_engine_sentences_and_partial_keeping():
     model, inputs, targets = make("tanh", examples=40)
     everything = ls.objective(model, "cross_entropy", (inputs, targets), batch_size=10)

@@ -235,18 +235,21 @@ def test_entries_that_are_no_arrays_stay_out():
     assert ls.check_operator(objective.hessian()).passed
 
 
-def test_linearised_outputs_of_a_vision_model(monkeypatch):
-    """Its patches are a convolution, for which another engine is chosen where batches are large."""
-    from linop_spectra.adapters.torch import functions
+def test_closed_forms_in_a_vision_model(monkeypatch):
+    """Layers are replaced where they are large; its patches are a convolution, which always is."""
+    from linop_spectra.adapters.torch import second_derivatives
 
     model, batch = build(vit), images()
-    expected = ls.objective(model, LogitsLoss(), [batch]).ggn()
-    v = np.random.default_rng(0).standard_normal(expected.shape[0])
-    assert "linearised once" not in expected.engine
-    monkeypatch.setattr(functions, "_WORTH_LINEARIZING", 0)
-    linearised = ls.objective(model, LogitsLoss(), [batch]).ggn()
-    assert relative(linearised @ v, expected @ v) < 1e-11
-    assert "linearised once" in linearised.engine
+    for matrix in ("hessian", "ggn"):
+        operator = getattr(ls.objective(model, LogitsLoss(), [batch]), matrix)()
+        v = np.random.default_rng(0).standard_normal(operator.shape[0])
+        expected = operator @ v
+        assert "derivatives of convolution" in operator.engine
+        with monkeypatch.context() as patch:
+            patch.setattr(second_derivatives, "SMALLEST", 0)
+            replaced = getattr(ls.objective(model, LogitsLoss(), [batch]), matrix)()
+            assert relative(replaced @ v, expected) < 1e-11
+        assert "layer normalisation" in replaced.engine
 
 
 def test_the_loss_that_a_model_computes_itself():

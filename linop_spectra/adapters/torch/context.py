@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import random
-import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
@@ -40,15 +38,6 @@ def curvature_mode(device: torch.device, *, recurrent: bool) -> Iterator[None]:
             torch.backends.mha.set_fastpath_enabled(False)
             stack.callback(torch.backends.mha.set_fastpath_enabled, True)
         yield
-
-
-def linearized(function: Callable[[Any], Any], leaves: tuple[Tensor, ...]) -> tuple[Any, Callable[[Any], Any]]:
-    """``torch.func.linearize`` at `leaves`, after one product: the first one folds constants, and warns about its own graph."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        value, apply = torch.func.linearize(function, leaves)
-        apply(tuple(torch.zeros_like(leaf) for leaf in leaves))
-    return value, apply
 
 
 class RandomState:

@@ -21,18 +21,18 @@ from .batches import TorchBatches, leaves, map_leaves
 from .context import RandomState, curvature_mode
 from .custom_losses import require_scalar
 from .errors import explained
+from .layer_derivatives import HigherDerivative
 from .likelihood import BATCH_STATISTICS, OutputSpace
 from .linearization import TorchLinearization
 from .losses import OutputLoss
-from .modes import has_convolution, has_evaluated_batch_norm, has_recurrence, uses_batch_statistics
+from .modes import has_recurrence, uses_batch_statistics
 from .module import PureModule
 from .parameter_files import read_parameters, without_wrappers
+from .second_derivatives import second_derivatives
 from .vectors import Layout, Tensors, TensorSum
 
-Map = Callable[[Tensors], Sequence[Tensor]]
-_MEASURED_EXAMPLES = 16
-_WORTH_LINEARIZING = 8_000_000
-"""Bytes of a batch's retained graph."""
+_MEASURED_EXAMPLES, _MEASURED_SHARE = 16, 4
+"""A batch is measured on a quarter of its examples, and on at most 16."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,6 +41,18 @@ class TorchPoint:
 
     leaves: Tensors
     rest: Mapping[str, Tensor]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class GradientGraph:
+    """A batch's summed loss and its gradient in `leaves`, both with a graph; its value, the number of its terms; what is in closed form."""
+
+    leaves: Tensors
+    total: Tensor
+    gradient: Tensors
+    loss_sum: float
+    num_terms: float
+    closed_forms: str
 
 
 class TorchFunctions(OutputSpace):
@@ -72,14 +84,12 @@ class TorchFunctions(OutputSpace):
         self.averages, self.convex_loss = loss.averages, loss.convex
         self.gauss_newton_refusal: str | None = loss.gauss_newton_refusal
         model = module.model
-        self.evaluated_batch_norm, self.convolutions = has_evaluated_batch_norm(model), has_convolution(model)
         self._recurrent, self._batch_statistics = has_recurrence(model), uses_batch_statistics(model)
         self.fisher_refusal: str | None = loss.fisher_refusal
         self.example_refusal: str | None = loss.example_refusal or (BATCH_STATISTICS if self._batch_statistics else None)
-        self.linearize_failure = self.forward_mode_failure = ""
+        self.forward_mode_failure = ""
         self.forward_mode_works = False
-        self._verified: set[str] = set()
-        self._bytes_per_example = 0.0
+        self.differentiates_inside = False  # the model or the loss does, as far as is known
         self._unused: set[int] = set()
         self._writes_to_batch: bool | None = None
         self._random_state = RandomState(layout.device)
@@ -194,6 +204,20 @@ class TorchFunctions(OutputSpace):
         loss_sum, num_terms, total = self._totals(outputs, batch)
         return leaves, total, loss_sum, num_terms
 
+    def differentiable_gradient(self, point: TorchPoint, batch: Any, *, scale: float = 1.0) -> GradientGraph:
+        """The gradient of the summed loss with a graph, in which large layers have their second derivatives in closed form.
+
+        Sizes are judged as though arrays were `scale` times as large.
+        """
+        try:
+            with second_derivatives(curved=True, wanted=not self.differentiates_inside, scale=scale) as layers:
+                leaves, total, loss_sum, num_terms = self.differentiable_loss(point, batch)
+            gradient = self.checked_gradient(point, batch, total, leaves, create_graph=True)
+        except HigherDerivative:
+            self.differentiates_inside = True
+            return self.differentiable_gradient(point, batch)
+        return GradientGraph(leaves, total, gradient, loss_sum, num_terms, layers.sentence if layers is not None else "")
+
     def checked_loss(self, outputs: Any, batch: Any) -> tuple[float, float]:
         """Value of the summed loss and number of terms."""
         return self._totals(outputs, batch)[:2]
@@ -304,45 +328,22 @@ class TorchFunctions(OutputSpace):
         """Memory that the graph of the batch's gradient holds, extrapolated from a few examples where they can be cut out."""
         part, factor = batch, 1.0
         examples = self._batches.num_examples(batch)
-        if examples > _MEASURED_EXAMPLES:
-            smaller = self.take(batch, np.arange(_MEASURED_EXAMPLES))
+        count = min(_MEASURED_EXAMPLES, max(1, examples // _MEASURED_SHARE))
+        if examples > count:
+            smaller = self.take(batch, np.arange(count))
             if smaller is not None:
-                part, factor = smaller, examples / _MEASURED_EXAMPLES
+                part, factor = smaller, examples / count
         try:
             if self._writes_to_batch is None:
                 self.outputs_at(point, part)  # the copies of a first call would count
-            size = int(factor * self._measured_bytes(point, part))
-        except (RuntimeError, ValueError, IndexError):
+            size = int(factor * self._measured_bytes(point, part, factor))
+        except (RuntimeError, ValueError, TypeError, IndexError):
             if part is batch:
                 raise
-            size = self._measured_bytes(point, batch)  # the model insists on its batch size
-        self._bytes_per_example = size / max(1, examples)
+            size = self._measured_bytes(point, batch, 1.0)  # the model insists on its batch size, or says what is wrong with it
         return size
 
-    def repays_linearizing(self, batch: Any) -> bool:
-        """Whether ``torch.func.linearize``, which takes about a second to trace a model, is worth it for a batch of this size."""
-        size = self._bytes_per_example * self._batches.num_examples(batch)
-        return not self.linearize_failure and size >= _WORTH_LINEARIZING
-
-    def verify_linearized(self, name: str, apply: Map, reference: Map, point: TorchPoint) -> None:
-        """Compare the first linearised product of a kind with one by other means.
-
-        Raises
-        ------
-        AssertionError
-            When they differ by more than rounding.
-        """
-        if name in self._verified:
-            return
-        v = point.leaves
-        pairs = list(zip(apply(v), reference(v), strict=True))
-        difference = sum(float((a - b).double().square().sum()) for a, b in pairs)
-        scale = sum(float(b.double().square().sum()) for _, b in pairs)
-        if not difference <= 1e-6 * scale:
-            raise AssertionError("The linearised product differs from the one by reverse mode.")
-        self._verified.add(name)
-
-    def _measured_bytes(self, point: TorchPoint, batch: Any) -> int:
+    def _measured_bytes(self, point: TorchPoint, batch: Any, scale: float) -> int:
         held: dict[int, int] = {}
 
         def pack(tensor: Tensor) -> Tensor:
@@ -351,11 +352,9 @@ class TorchFunctions(OutputSpace):
             return tensor.detach()  # not the tensor itself, which would make a reference cycle
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            parameters, total, _, _ = self.differentiable_loss(point, batch)
-            gradient = self.checked_gradient(point, batch, total, parameters, create_graph=True)
-        for tensor in (*parameters, *point.rest.values(), *leaves(batch)):
+            graph = self.differentiable_gradient(point, batch, scale=scale)
+        for tensor in (*graph.leaves, *point.rest.values(), *leaves(batch)):
             held.pop(tensor.untyped_storage().data_ptr(), None)
-        del gradient, total
         return sum(held.values())
 
     # -- data ----------------------------------------------------------------------------------------------------------

@@ -1,10 +1,9 @@
 """Engines of Jacobian products of one batch's outputs, both ways.
 
-Order of choice, by layer types, sizes and purpose only. Kept, a model with convolutions has its outputs linearised by
-``torch.func.linearize`` beside a retained graph, because the alternative wastes their work; every other model retains the
-graph of the transposed product, which is linear in its argument, so that differentiating it gives the product itself. Not kept,
-one forward pass with dual numbers gives the product, and its own graph the transposed one. Where forward mode is missing, the
-graph of the transposed product serves there too.
+A kept product retains the graph of the transposed product, which is linear in its argument, so that differentiating it gives the
+product itself; so does one that is used for several vectors. Large layers have closed forms there. For a single vector one forward
+pass with dual numbers gives the product, and its own graph the transposed one. Where forward mode is missing, the graph of the
+transposed product serves there too.
 """
 
 from __future__ import annotations
@@ -17,8 +16,9 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from .context import linearized
 from .errors import refuse_once_differentiable
+from .layer_derivatives import HigherDerivative
+from .second_derivatives import second_derivatives
 from .vectors import Tensors
 
 if TYPE_CHECKING:
@@ -63,6 +63,13 @@ class DoubleReverse(JacobianEngine):
         super().__init__(functions, point, batch)
         self.sentence = sentence
         self._transposed: tuple[Tensor, list[Tensor], list[int]] | None = None
+        if not functions.differentiates_inside:
+            try:
+                with second_derivatives(curved=False) as layers:
+                    self._graph = functions.differentiable_outputs(self._leaves, point, batch)
+                self.sentence += layers.sentence if layers is not None else ""
+            except HigherDerivative:
+                functions.differentiates_inside = True
 
     def jvp(self, v: Tensors) -> Tensor:
         """Jacobian times `v`."""
@@ -81,24 +88,6 @@ class DoubleReverse(JacobianEngine):
             return torch.zeros_like(u)
         (slope,) = torch.autograd.grad(pulled_live, u, [v[i] for i in live], retain_graph=True, allow_unused=True)
         return torch.zeros_like(u) if slope is None else slope
-
-
-class Linearized(JacobianEngine):
-    """``J v`` by ``torch.func.linearize``."""
-
-    sentence = (
-        "Gauss-Newton products apply the outputs linearised once by torch.func.linearize and run backward through a retained "
-        "graph, which spares the double reverse pass through convolutions"
-    )
-
-    def __init__(self, functions: TorchFunctions, point: TorchPoint, batch: Any) -> None:
-        super().__init__(functions, point, batch)
-        with functions.frozen_randomness():
-            _, self._apply = linearized(lambda leaves: functions.pure_outputs(leaves, point.rest, batch), point.leaves)
-
-    def jvp(self, v: Tensors) -> Tensor:
-        """Jacobian times `v`."""
-        return self._apply(v).detach()
 
 
 class Dual(JacobianEngine):
@@ -120,14 +109,7 @@ class Dual(JacobianEngine):
 
 def jacobian_engine(functions: TorchFunctions, point: TorchPoint, batch: Any, num_products: int | None) -> JacobianEngine:
     """The engine for that many products, or for one that is kept (None)."""
-    if num_products is None and functions.convolutions and functions.repays_linearizing(batch):
-        try:
-            engine: JacobianEngine = Linearized(functions, point, batch)
-            functions.verify_linearized("jacobian", lambda v: (engine.jvp(v),), lambda v: (_double(functions, point, batch, v),), point)
-            return engine
-        except (RuntimeError, NotImplementedError, TypeError, AssertionError) as error:
-            functions.linearize_failure = type(error).__name__
-    if num_products is not None and (num_products == 1 or functions.convolutions) and not functions.forward_mode_failure:
+    if num_products == 1 and not functions.forward_mode_failure:
         dual = Dual(functions, point, batch)
         try:
             _probe_forward_mode(functions, dual, point)
@@ -136,13 +118,9 @@ def jacobian_engine(functions: TorchFunctions, point: TorchPoint, batch: Any, nu
             functions.forward_mode_failure = type(error).__name__
     sentence = "Gauss-Newton products run backward twice through a graph of the outputs that is "
     sentence += "retained" if num_products is None else "built anew in each product"
-    if functions.linearize_failure or functions.forward_mode_failure:
+    if num_products == 1:
         sentence += ", because the model has no usable forward-mode derivative"
     return DoubleReverse(functions, point, batch, sentence)
-
-
-def _double(functions: TorchFunctions, point: TorchPoint, batch: Any, v: Tensors) -> Tensor:
-    return DoubleReverse(functions, point, batch, "").jvp(v)
 
 
 def _probe_forward_mode(functions: TorchFunctions, engine: Dual, point: TorchPoint) -> None:

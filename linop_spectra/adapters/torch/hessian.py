@@ -1,9 +1,8 @@
 """Engines of Hessian products of one batch.
 
-Order of choice, by layer types, sizes and purpose only. A kept product retains the graph of the gradient and runs backward
-through it; with batch normalisation in evaluation mode it is the linearised gradient instead where batches are large, because
-that graph is then slow. A product that is not kept builds the graph, uses it once and drops it. Reverse mode over forward mode is
-never used: it is silently wrong for layer normalisation.
+A kept product retains the graph of the gradient and runs backward through it; one that is not kept builds the graph, uses it once
+and drops it. Large layers have their second derivatives in closed form there. Reverse mode over forward mode is never used: it is
+silently wrong for layer normalisation.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .context import linearized
 from .errors import refuse_once_differentiable
 from .vectors import Tensors
 
@@ -32,22 +30,9 @@ class HessianEngine:
 
 def hessian_engine(functions: TorchFunctions, point: TorchPoint, batch: Any, num_products: int | None) -> HessianEngine:
     """The engine for that many products, or for one that is kept (None)."""
-    if num_products is None and functions.evaluated_batch_norm and functions.repays_linearizing(batch):
-        try:
-            engine = _linearized(functions, point, batch)
-            functions.verify_linearized(
-                "hessian", engine.product, lambda v: _double_backward(functions, point, batch, 1).product(v), point
-            )
-            return engine
-        except (RuntimeError, NotImplementedError, TypeError, AssertionError) as error:
-            functions.linearize_failure = f"{type(error).__name__}"
-    return _double_backward(functions, point, batch, num_products)
-
-
-def _double_backward(functions: TorchFunctions, point: TorchPoint, batch: Any, num_products: int | None) -> HessianEngine:
-    leaves, total, loss_sum, num_terms = functions.differentiable_loss(point, batch)
-    refuse_once_differentiable(total.grad_fn)
-    gradient = functions.checked_gradient(point, batch, total, leaves, create_graph=True)
+    graph = functions.differentiable_gradient(point, batch)
+    refuse_once_differentiable(graph.total.grad_fn)
+    leaves, gradient = graph.leaves, graph.gradient
     # Entries that do not depend on the parameters have a zero second derivative.
     live = [i for i, g in enumerate(gradient) if g.requires_grad]
     retained = num_products != 1
@@ -61,31 +46,7 @@ def _double_backward(functions: TorchFunctions, point: TorchPoint, batch: Any, n
         )
         return tuple(torch.zeros_like(leaf) if row is None else row for leaf, row in zip(leaves, rows, strict=True))
 
+    sentence = "Hessian products run backward through a graph of the gradient that is built anew in each product"
     if num_products is None:
         sentence = "Hessian products run backward through a retained graph of the gradient"
-        if functions.linearize_failure:
-            sentence += f", because linearising the gradient failed ({functions.linearize_failure})"
-    else:
-        sentence = "Hessian products run backward through a graph of the gradient that is built anew in each product"
-    return HessianEngine(product, loss_sum, num_terms, sentence)
-
-
-def _linearized(functions: TorchFunctions, point: TorchPoint, batch: Any) -> HessianEngine:
-    loss_sum, num_terms = functions.loss_sum(point, batch)
-
-    def loss(leaves: Tensors) -> Any:
-        return functions.pure_loss(leaves, point.rest, batch)
-
-    with functions.frozen_randomness():
-        _, apply = linearized(torch.func.grad(loss), point.leaves)
-
-    def product(v: Tensors) -> Tensors:
-        return tuple(row.detach() for row in apply(v))
-
-    return HessianEngine(
-        product,
-        loss_sum,
-        num_terms,
-        "Hessian products apply the gradient linearised once by torch.func.linearize, which is faster than a retained graph "
-        "where batch normalisation is in evaluation mode",
-    )
+    return HessianEngine(product, graph.loss_sum, graph.num_terms, sentence + graph.closed_forms)

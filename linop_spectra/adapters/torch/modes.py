@@ -85,16 +85,6 @@ def uses_batch_statistics(model: Any) -> bool:
     return any(isinstance(m, _BATCH_NORM) and (m.training or m.running_mean is None) for m in model.modules())
 
 
-def has_evaluated_batch_norm(model: Any) -> bool:
-    """Whether batch normalisation by running statistics occurs."""
-    return any(isinstance(m, _BATCH_NORM) and not m.training and m.running_mean is not None for m in model.modules())
-
-
-def has_convolution(model: Any) -> bool:
-    """Whether a convolution occurs."""
-    return any(isinstance(m, torch.nn.modules.conv._ConvNd) for m in model.modules())
-
-
 def has_recurrence(model: Any) -> bool:
     """Whether a recurrent layer occurs."""
     return any(isinstance(m, torch.nn.RNNBase) for m in model.modules())
