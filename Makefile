@@ -18,9 +18,9 @@ help:
 demo: $(VENV)/.demo
 	$(BIN)/python -m linop_spectra demo --out demo-output
 
-# Two processes, each with whole files: TensorFlow and the compilers of JAX and torch wait for one core only.
+# Two processes of one thread each, each with whole files: TensorFlow and the compilers of JAX and torch wait for one core only.
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # On a machine with a GPU nothing is installed: the python at hand has CuPy or torch, NumPy, SciPy, tqdm and pytest. Options of
 # pyproject.toml that belong to plugins which may be missing there are no errors.
