@@ -5,6 +5,7 @@ The products are here, the algebra of the small matrices and the standard error 
 
 from __future__ import annotations
 
+import abc
 import math
 from typing import Any
 
@@ -57,8 +58,9 @@ class _LeaveOneOut(TraceSampler):
             self._known = self.spent, self._evaluate()
         return self._known[1]
 
+    @abc.abstractmethod
     def _evaluate(self) -> Found:
-        raise NotImplementedError
+        """Mean and standard error from all vectors."""
 
     def _summary(self, forms: Forms, shift: float) -> Found:
         if self.probing < 2:

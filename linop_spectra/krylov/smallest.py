@@ -14,7 +14,7 @@ from .._memory import parse_budget
 from ..backends import Array
 from ..operators import LinearOperator
 from ..operators.matrix import MatrixOperator
-from .dense import DENSE
+from .dense import DENSE, is_stored_matrix
 from .eigen_result import EigenResult
 from .extreme import extreme
 from .orthonormal import OrthonormalRows
@@ -60,7 +60,7 @@ class Beside(LinearOperator):
 
 def is_sparse_matrix(operator: LinearOperator) -> bool:
     """Whether an operator is an explicit sparse matrix on the host."""
-    return isinstance(operator, MatrixOperator) and operator.backend.name == "numpy" and hasattr(operator.matrix, "nnz")
+    return is_stored_matrix(operator) and hasattr(operator.matrix, "nnz")  # type: ignore[attr-defined]
 
 
 def spectral_interval(operator: LinearOperator, start: Array) -> tuple[float, int]:
