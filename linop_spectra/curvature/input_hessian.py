@@ -42,7 +42,10 @@ class InputHessianOperator(LinearOperator):
     def __init__(self, objective: Objective, substitute: Substitute) -> None:
         functions = objective.functions
         if not isinstance(functions, SupportsVariables):
-            raise TypeError("Hessians with respect to inputs and activations exist for torch models only; pass the model in torch.")
+            raise TypeError(
+                "Hessians with respect to inputs and activations do not exist for a model of this framework; pass it as a model of torch, "
+                "JAX or TensorFlow."
+            )
         self.objective = objective
         self._terms: float | None = None
         with functions.session():

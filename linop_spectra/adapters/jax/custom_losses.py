@@ -9,7 +9,9 @@ from typing import Any
 import jax.numpy as jnp
 
 from ...curvature import BatchLoss
+from ...curvature.logits_losses import LanguageModelLoss, LogitsLoss
 from .likelihood import NO_LIKELIHOOD
+from .logits_losses import LogitsOutputLoss, TokenLoss
 from .losses import BinaryCrossEntropy, Call, CrossEntropy, MeanSquaredError, OutputLoss, require_array
 
 _NAMED: dict[str, Callable[[], OutputLoss]] = {
@@ -143,6 +145,10 @@ def make_loss(loss: Any) -> OutputLoss:
                 "(outputs, targets), or a BatchLoss."
             )
         return _NAMED[loss]()
+    if isinstance(loss, LanguageModelLoss):
+        return TokenLoss(loss)
+    if isinstance(loss, LogitsLoss):
+        return LogitsOutputLoss(loss, make_loss(loss.criterion))
     if isinstance(loss, BatchLoss):
         return SplitBatchLoss(loss) if loss.fn is None else WholeBatchLoss(loss.fn)
     if callable(loss) and not isinstance(loss, type):

@@ -37,6 +37,16 @@ _EXPLANATIONS = (
         "equinox.nn.inference_mode(model).",
     ),
     (
+        ("unbound axis name",),
+        "The model computes over the examples of a batch by an axis name, as batch normalisation in training mode does; pass "
+        "equinox.Partial(equinox.nn.inference_mode(model), state=state), or a BatchLoss that maps the model with that axis_name.",
+    ),
+    (
+        ("missing 1 required positional argument: 'state'",),
+        "The model keeps a state beside its parameters; pass equinox.Partial(equinox.nn.inference_mode(model), state=state), or a "
+        "BatchLoss that calls it.",
+    ),
+    (
         ("modifyscopevariableerror",),
         "The model updates its collections (batch statistics or alike) in its forward pass; pass batch_norm='eval' for running "
         "statistics or 'train' for those of each batch, or a function that calls model.apply in the mode you want.",

@@ -32,6 +32,10 @@ from .programs import Programs, Totals
 from .vectors import Layout, Leaves, TreeSum
 
 _DOUBLE = np.dtype(np.float64)
+_UNUSED = (
+    "The loss of the batch does not depend on the parameters {names}: their rows and columns of the matrices are zero there. Leave them "
+    "out with parameters= to save their memory."
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -59,6 +63,8 @@ class JaxFunctions:
         For data given as two arrays.
     """
 
+    _unused_warning = _UNUSED
+
     def __init__(self, model: PureModel, loss: OutputLoss, backend: Backend, memory_budget: int, batch_size: int | None) -> None:
         self._model, self.loss, self.backend, self.memory_budget = model, loss, backend, memory_budget
         self._batch_size = batch_size
@@ -76,6 +82,7 @@ class JaxFunctions:
         self._inspected: set[BatchStructure] = set()
         self._unused: set[int] = set()
         self._in_double: JaxFunctions | None = None
+        self.of_variables: dict[Any, tuple[Programs, set[BatchStructure], set[int]]] = {}
         self._batches = ArrayBatches(
             self._array, np.asarray, lambda x: isinstance(x, jax.Array), model.dtype, pairs=loss.needs_pairs
         )
@@ -198,23 +205,21 @@ class JaxFunctions:
         # The inputs begin with the parameters and end with the seed of the gradient; the outputs begin with the gradient.
         with_gradient = reached(jaxpr, [False] * (inputs - 1) + [True])[:count]
         used = needed(jaxpr, [i == count for i in range(outputs)])[:count]
-        detached = [self.names[i] for i in range(count) if used[i] and not with_gradient[i]]
-        if detached:
-            raise ValueError(
-                f"The loss changes with the parameters {listed(detached)}, but no gradient reaches them: they pass through "
-                "lax.stop_gradient, integers or comparisons; leave them out with parameters=."
-            )
+        self._refuse_detached([self.names[i] for i in range(count) if used[i] and not with_gradient[i]])
         if self.loss.sigmoid_refusal is not None and ends_in(self.programs.outputs.trace(*arguments).jaxpr.jaxpr, "logistic"):
             raise ValueError(self.loss.sigmoid_refusal)
         self._inspected.add(structure)
         new = [i for i in range(count) if not used[i] and i not in self._unused]
         if new:
             self._unused.update(new)
-            warnings.warn(
-                f"The loss of the batch does not depend on the parameters {listed([self.names[i] for i in new])}: their rows and "
-                "columns of the matrices are zero there. Leave them out with parameters= to save their memory.",
-                UserWarning,
-                stacklevel=2,
+            warnings.warn(self._unused_warning.format(names=listed([self.names[i] for i in new])), UserWarning, stacklevel=2)
+
+    def _refuse_detached(self, names: list[str]) -> None:
+        """Raise where the loss changes with parameters that no gradient reaches."""
+        if names:
+            raise ValueError(
+                f"The loss changes with the parameters {listed(names)}, but no gradient reaches them: they pass through "
+                "lax.stop_gradient, integers or comparisons; leave them out with parameters=."
             )
 
     @property
@@ -322,6 +327,22 @@ class JaxFunctions:
         if size <= share:
             return examples
         return max(1, -(-examples // int(np.ceil(8 * size / share))))
+
+    # -- functions of something else than the parameters ---------------------------------------------------------------
+
+    def of_inputs(self, point: JaxPoint, batch: Any) -> tuple[JaxFunctions, JaxPoint]:
+        """Functions of the batch's inputs, with their present values as the point."""
+        from .variables import InputFunctions
+
+        functions = InputFunctions(self, point, batch)
+        return functions, functions.initial_point()
+
+    def of_activation(self, point: JaxPoint, batch: Any, layer: str) -> tuple[JaxFunctions, JaxPoint]:
+        """Functions of what is added to the outputs of a layer or to a named array, with zeros as the point."""
+        from .variables import ActivationFunctions
+
+        functions = ActivationFunctions(self, point, batch, layer)
+        return functions, functions.initial_point()
 
     # -- the same in double precision ----------------------------------------------------------------------------------
 

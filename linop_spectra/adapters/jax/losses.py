@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from .likelihood import NO_LIKELIHOOD, Likelihood, bernoulli, categorical, gaussian
+from .token_cross_entropy import curvature_product, summed_cross_entropy
 
 Call = Callable[[Any, Any], Any]
 
@@ -114,6 +115,15 @@ def _require_equal_shapes(name: str, outputs: Any, targets: Any) -> None:
 def at_least_single(x: Any) -> Any:
     """`x` in float32 where its type is narrower or no floating one."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def are_probabilities(outputs: Any) -> Any:
+    """Flag that is true where the last axis holds probabilities instead of logits."""
+    outputs = at_least_single(outputs)
+    if outputs.shape[-1] < 2 or not outputs.size:
+        return jnp.asarray(False)
+    sums = jnp.abs(jnp.sum(outputs, axis=-1) - 1) < 1e-3
+    return jnp.all((outputs >= 0) & (outputs <= 1)) & jnp.all(sums)
 
 
 class MeanSquaredError(OutputLoss):
@@ -221,16 +231,11 @@ class CrossEntropy(OutputLoss):
 
     def problems(self, outputs: Any, batch: Any) -> tuple[Any, ...]:
         """Outputs that are probabilities; classes that do not exist."""
-        outputs = at_least_single(outputs)
-        probabilities = jnp.asarray(False)
-        if outputs.shape[-1] >= 2 and outputs.size:
-            sums = jnp.abs(jnp.sum(outputs, axis=-1) - 1) < 1e-3
-            probabilities = jnp.all((outputs >= 0) & (outputs <= 1)) & jnp.all(sums)
         outside = jnp.asarray(False)
         if not self._distributions(outputs, batch):
             targets = batch[1]
             outside = jnp.any((targets != self.ignore_index) & ((targets < 0) | (targets >= outputs.shape[-1])))
-        return probabilities, outside
+        return are_probabilities(outputs), outside
 
     def explain(self, problem: int, batch: Any) -> str:
         """The sentence for a flag."""
@@ -248,12 +253,11 @@ class CrossEntropy(OutputLoss):
     def total(self, outputs: Any, batch: Any) -> tuple[Any, Any]:
         """Sum over positions, and their number."""
         logits, targets = at_least_single(outputs), batch[1]
-        log_p = jax.nn.log_softmax(logits, axis=-1)
         if self._distributions(outputs, batch):
+            log_p = jax.nn.log_softmax(logits, axis=-1)
             return -jnp.sum(targets.astype(logits.dtype) * log_p), outputs.size // outputs.shape[-1]
         valid = targets != self.ignore_index
-        chosen = jnp.take_along_axis(log_p, jnp.where(valid, targets, 0)[..., None], axis=-1)[..., 0]
-        return -jnp.sum(jnp.where(valid, chosen, 0)), jnp.sum(valid)
+        return summed_cross_entropy(logits, targets, valid.astype(logits.dtype)), jnp.sum(valid)
 
     def _weights(self, outputs: Any, batch: Any) -> Any:
         """Total weight of each position's target, with an axis of length one for the classes; zero where it is masked."""
@@ -264,8 +268,7 @@ class CrossEntropy(OutputLoss):
     def hessian_product(self, outputs: Any, batch: Any, u: Any) -> Any:
         r"""At each position ``s (diag p - p p^T)`` with the softmax `p` and the total weight `s` of the target."""
         logits = at_least_single(outputs)
-        p = jax.nn.softmax(logits, axis=-1)
-        return (self._weights(logits, batch) * p * (u - jnp.sum(p * u, axis=-1, keepdims=True))).astype(u.dtype)
+        return curvature_product(logits, self._weights(logits, batch)[..., 0], u).astype(u.dtype)
 
     def likelihood(self, outputs: Any, batch: Any) -> Likelihood:
         """A class for each position, weighted as the Hessian is."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -78,6 +79,8 @@ class _Kind:
     place: Callable[[tuple[str, ...]], tuple[str, bool]]
     as_tree: Callable[[Any], Any]
     batch_statistics: bool = False
+    numbers_count: bool = True
+    """Whether a Python number is a parameter."""
 
 
 def pure_model(model: Any, params: Any, patterns: str | list[str] | None, batch_norm: str | None, dtype: np.dtype | None) -> PureModel:
@@ -93,8 +96,8 @@ def pure_model(model: Any, params: Any, patterns: str | list[str] | None, batch_
     candidates: dict[str, Any] = {}
     entries: list[tuple[str, Any, bool]] = []
     for path, value in paths:
-        name, counts = kind.place(tuple(_key_name(key) for key in path))
-        is_parameter = counts and _is_floating(value)
+        name, counts = kind.place(tuple(key_name(key) for key in path))
+        is_parameter = counts and _is_floating(value) and (kind.numbers_count or not isinstance(value, float))
         _refuse_empty_shells(name, value)
         entries.append((name, value, is_parameter))
         if is_parameter:
@@ -128,7 +131,7 @@ def pure_model(model: Any, params: Any, patterns: str | list[str] | None, batch_
         if tree is None:
             return None
         found = tree_util.tree_flatten_with_path(tree)[0]
-        return {kind.place(tuple(_key_name(key) for key in path))[0]: value for path, value in found}
+        return {kind.place(tuple(key_name(key) for key in path))[0]: value for path, value in found}
 
     floats = {_dtype(value) for name, value in candidates.items()} if dtype is None else {dtype}
     return PureModel(
@@ -151,26 +154,26 @@ def pure_model(model: Any, params: Any, patterns: str | list[str] | None, batch_
 def _kind_of(model: Any, params: Any, batch_norm: str | None) -> _Kind:
     if batch_norm not in (None, "eval", "train"):
         raise ValueError(f"The argument batch_norm is {batch_norm!r}, but must be 'eval', 'train' or None.")
-    families = [f"{base.__module__}." for base in type(model).__mro__]
-    if any(family.startswith("flax.nnx.") for family in families):
+    if belongs_to(model, "flax.nnx."):
         return _nnx_kind(model, params, batch_norm)
     owner = getattr(model, "__self__", None)
-    if owner is not None and getattr(model, "__name__", "") == "apply" and _is_linen(owner):
+    if owner is not None and getattr(model, "__name__", "") == "apply" and belongs_to(owner, "flax.linen."):
         model = owner  # module.apply stands for the module
-    if _is_linen(model):
+    if belongs_to(model, "flax.linen."):
         return _linen_kind(model, params, batch_norm)
     if batch_norm is not None:
         raise ValueError(
             f"The argument batch_norm is {batch_norm!r}, but a model of this kind ({type(model).__name__}) decides itself how batch "
             "normalisation works; leave it out, and pass a function in the mode you want."
         )
-    if any(family.startswith("equinox.") for family in families):
+    if belongs_to(model, "equinox."):
         return _equinox_kind(model, params)
     return _function_kind(model, params)
 
 
-def _is_linen(model: Any) -> bool:
-    return any(f"{base.__module__}.".startswith("flax.linen.") for base in type(model).__mro__)
+def belongs_to(model: Any, package: str) -> bool:
+    """Whether a model's class comes from a package, whose name ends in a dot."""
+    return any(f"{base.__module__}.".startswith(package) for base in type(model).__mro__)
 
 
 def _nnx_kind(model: Any, params: Any, batch_norm: str | None) -> _Kind:
@@ -242,14 +245,28 @@ def _equinox_kind(model: Any, params: Any) -> _Kind:
             "module) carries them, so leave it out."
         )
 
+    State: Any = sys.modules["equinox"].nn.State
+
+    # A model that was given its state, as by equinox.Partial(model, state=state), returns the new state too.
+    paths = tree_util.tree_flatten_with_path(model, is_leaf=lambda x: isinstance(x, State))[0]
+    states = [tuple(map(key_name, path)) for path, value in paths if isinstance(value, State)]
+
+    def single(bound: Any, *inputs: Any) -> Any:
+        outputs = bound(*inputs)
+        return outputs[0] if isinstance(outputs, tuple) and len(outputs) == 2 and isinstance(outputs[1], State) else outputs
+
     def call(bound: Any, inputs: Any) -> Any:
         # Modules of equinox take a single example.
-        return jax.vmap(bound)(*inputs) if isinstance(inputs, tuple | list) else jax.vmap(bound)(inputs)
+        each = jax.vmap(functools.partial(single, bound))
+        return each(*inputs) if isinstance(inputs, tuple | list) else each(inputs)
+
+    def place(path: tuple[str, ...]) -> tuple[str, bool]:
+        return ".".join(path), not any(path[: len(state)] == state for state in states)
 
     def as_tree(source: Any) -> Any:
         return source if isinstance(source, type(model)) else None
 
-    return _Kind(model, lambda tree: tree, call, lambda path: (".".join(path), True), as_tree)
+    return _Kind(model, lambda tree: tree, call, place, as_tree, numbers_count=False)
 
 
 def _function_kind(apply: Any, params: Any) -> _Kind:
@@ -279,7 +296,8 @@ def _call_module(model: Any, inputs: Any) -> Any:
 # -- arrays in trees ---------------------------------------------------------------------------------------------------
 
 
-def _key_name(key: Any) -> str:
+def key_name(key: Any) -> str:
+    """A step of a path in a tree as a part of a name."""
     for attribute in ("key", "name", "idx"):
         if hasattr(key, attribute):
             return str(getattr(key, attribute))

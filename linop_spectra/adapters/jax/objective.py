@@ -38,7 +38,8 @@ def jax_objective(
     model : callable or module
         ``apply(params, inputs)``, which gets a batch's inputs as they are; a flax nnx module, which carries its parameters; a flax
         linen module (or its ``apply``) with its variables as `params`, called in evaluation mode unless ``batch_norm="train"``; or
-        an equinox module, which is mapped over the examples. Modules get a tuple of inputs as several arguments and a dict as named
+        an equinox module, which is mapped over the examples (one with a state as ``equinox.Partial(equinox.nn.inference_mode(model),
+        state=state)``). Modules get a tuple of inputs as several arguments and a dict as named
         ones. In a `BatchLoss` the model is the apply function with its parameters filled in, or the module.
     loss : str, callable or BatchLoss
         For ``"cross_entropy"`` the classes are along the last axis of the outputs. A callable ``(outputs, targets)`` returns a mean

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 from ..array_batches import HostRandomState
 from .batch_structure import BatchStructure
 from .custom_losses import require_scalar
+from .layers import with_tag
 from .losses import OutputLoss, at_least_single
 from .models import PureModel
 from .vectors import Leaves
@@ -67,7 +69,7 @@ class Programs:
     """
 
     def __init__(self, model: PureModel, loss: OutputLoss) -> None:
-        self._model, self._loss = model, loss
+        self.model, self.loss = model, loss
         self._model_dtypes = tuple(leaf.dtype for leaf in model.leaves)
         self._random_state = HostRandomState()
         compiled: Callable[..., Any] = partial(jax.jit, static_argnums=_STRUCTURE)
@@ -87,19 +89,33 @@ class Programs:
     # -- pure functions ------------------------------------------------------------------------------------------------
 
     def _outputs(self, structure: BatchStructure, leaves: Leaves, constants: Any, arrays: Any) -> Any:
-        values = [leaf.astype(dtype) for leaf, dtype in zip(leaves, self._model_dtypes, strict=True)]
         # Numbers that a model draws from the host's generators are frozen when it is traced; here they are the same every time.
-        with self._random_state.frozen():
-            model = self._model.build(values, constants)
-            return self._loss.outputs(model, self._model.call, structure.restore(arrays))
+        with self.frozen():
+            return self.of_batch(leaves, constants, structure.restore(arrays))
+
+    def _built(self, leaves: Leaves, constants: Any) -> Any:
+        """The model with these arrays, as the user's loss meets it."""
+        return self.model.build([leaf.astype(dtype) for leaf, dtype in zip(leaves, self._model_dtypes, strict=True)], constants)
+
+    def of_batch(self, leaves: Leaves, constants: Any, batch: Any) -> Any:
+        """The model's outputs for a batch, to be traced."""
+        return self.loss.outputs(self._built(leaves, constants), self.model.call, batch)
+
+    def with_tag(self, leaves: Leaves, constants: Any, batch: Any, layer: str) -> tuple[Any, list[str]]:
+        """The same with the outputs of a layer tagged, and the names of all layers that were found."""
+        return with_tag(self._built(leaves, constants), layer, lambda model: self.loss.outputs(model, self.model.call, batch))
+
+    def frozen(self) -> contextlib.AbstractContextManager[None]:
+        """Run under the host's random states of the time when this was made."""
+        return self._random_state.frozen()
 
     def _totals(self, structure: BatchStructure, outputs: Any, arrays: Any) -> tuple[Any, Totals]:
         batch = structure.restore(arrays)
-        self._loss.check(outputs, batch)
-        with self._random_state.frozen():
-            total, terms = self._loss.total(outputs, batch)
+        self.loss.check(outputs, batch)
+        with self.frozen():
+            total, terms = self.loss.total(outputs, batch)
         require_scalar(total, "a mean over the examples, or a pair (sum, number_of_terms)")
-        return total, Totals(total, jnp.asarray(terms), self._loss.problems(outputs, batch))
+        return total, Totals(total, jnp.asarray(terms), self.loss.problems(outputs, batch))
 
     def _total(self, structure: BatchStructure, leaves: Leaves, constants: Any, arrays: Any) -> tuple[Any, Totals]:
         return self._totals(structure, self._outputs(structure, leaves, constants, arrays), arrays)
@@ -164,10 +180,10 @@ class Programs:
     # -- derivatives in the outputs ------------------------------------------------------------------------------------
 
     def _output_gradient(self, structure: BatchStructure, outputs: Any, arrays: Any) -> Any:
-        return self._loss.gradient(outputs, structure.restore(arrays))
+        return self.loss.gradient(outputs, structure.restore(arrays))
 
     def _output_hessian(self, structure: BatchStructure, outputs: Any, arrays: Any, u: Any) -> Any:
-        return self._loss.hessian_product(outputs, structure.restore(arrays), u)
+        return self.loss.hessian_product(outputs, structure.restore(arrays), u)
 
 
 @jax.jit

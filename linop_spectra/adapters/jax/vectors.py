@@ -106,6 +106,11 @@ class Layout:
 
     def write(self, leaves: Leaves, factor: float, out: Array) -> None:
         """Put `factor` times the parameters into a vector of the core."""
+        if isinstance(out, np.ndarray) and self.device.platform == "cpu":
+            # Straight from JAX's memory into the vector: a joined array between them would be twice the traffic, in fresh pages.
+            for leaf, place in zip(leaves, self.blocks.values(), strict=True):
+                np.multiply(np.asarray(leaf).reshape(-1), factor, out=out[place], dtype=out.dtype)
+            return
         flat = _join(self._pieces, leaves, factor)
         if isinstance(out, np.ndarray):
             out[...] = np.asarray(flat)
