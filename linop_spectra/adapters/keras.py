@@ -8,19 +8,14 @@ from typing import Any
 
 from ..curvature import BatchLoss, Objective
 
-_REGULARIZED = (
-    "The model's layers have regularisers, which belong to the objective but which the {backend} adapter cannot add to a loss of outputs "
-    "and targets; leave them out (weight_decay=2*l adds the penalty of keras.regularizers.L2(l) to all parameters), write the whole loss "
-    "as a BatchLoss, or run Keras on TensorFlow."
-)
-
 
 def keras_objective(model: Any, loss: Any, data: Any, **options: Any) -> Objective:
     """The objective of a Keras model on any backend; see `linop_spectra.objective` for the arguments.
 
     Names of parameters are paths without the model's own name, such as ``"dense/kernel"``; classes are along the last axis; layers run
-    with ``training=False``; on TensorFlow ``batch_norm="train"`` gives those of batch normalisation the statistics of each batch. In a
-    `BatchLoss` on the JAX and torch backends the model is a function of the inputs.
+    with ``training=False``; ``batch_norm="train"`` gives those of batch normalisation the statistics of each batch. Regularisers of
+    layers are part of value, gradient and Hessian, once, and no part of the Gauss-Newton matrix; a `BatchLoss` is the whole loss. In one
+    on the JAX and torch backends the model is a function of the inputs.
 
     Raises
     ------
@@ -42,39 +37,15 @@ def keras_objective(model: Any, loss: Any, data: Any, **options: Any) -> Objecti
         raise TypeError(f"Keras runs on the backend {backend!r}, which has no derivatives; set KERAS_BACKEND to tensorflow, jax or torch.")
     from .keras_layers import KerasLayers
 
-    layers = KerasLayers(model, options["batch_norm"])
-    if layers.regularized and not isinstance(loss, BatchLoss):
-        raise ValueError(_REGULARIZED.format(backend={"torch": "torch", "jax": "JAX"}[backend]))
-    if layers.batch_statistics:
-        # The other adapters would not know that examples of a batch depend on each other.
-        raise ValueError("batch_norm='train' works for Keras on TensorFlow only; run Keras on it, or use batch_norm='eval'.")
-    options["batch_norm"] = None
+    layers = KerasLayers(model, options.pop("batch_norm"))
+    options["batch_norm"] = None  # the layers see to it
     if backend == "torch":
         from .keras_torch import keras_torch_objective
 
         return keras_torch_objective(layers, loss, data, **options)
-    return _jax_objective(layers, loss, data, **options)
+    from .keras_jax import keras_jax_objective
 
-
-def _jax_objective(layers: Any, loss: Any, data: Any, **options: Any) -> Objective:
-    """By a pure function of a dict of the trainable variables; the other variables are constants in it."""
-    import jax.numpy as jnp
-
-    from .jax import jax_objective
-
-    variables = [*layers.trainable.values(), *layers.rest.values()]
-    rest = [jnp.array(v.value) for v in layers.rest.values()]
-
-    def apply(params: dict[str, Any], inputs: Any) -> Any:
-        values = [params[name] for name in layers.trainable]
-        wide = all(value.dtype == jnp.float64 for value in values)
-        others = [value.astype(jnp.float64) if wide and jnp.issubdtype(value.dtype, jnp.floating) else value for value in rest]
-        precision = "float64" if wide else None
-        with layers.holding(variables, [*values, *others], precision):
-            return layers.call(inputs)
-
-    params = {name: jnp.array(v.value) for name, v in layers.trainable.items()}
-    return jax_objective(apply, plain_loss(loss), data, params=params, **options)
+    return keras_jax_objective(layers, loss, data, **options)
 
 
 def plain_loss(loss: Any) -> Any:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -90,6 +91,35 @@ class KerasLayers:
         """Sum of the regularisers of the trainable variables, inside `holding`; None where there are none."""
         return sum(v.regularizer(v.value) for v in self._regularized) if self.regularized else None
 
+    @functools.cached_property
+    def named_layers(self) -> dict[str, Any]:
+        """Layers inside the model, named like their variables."""
+        found: dict[str, Any] = {}
+        for layer in self.layers:
+            if layer is not self.model and not isinstance(layer, keras.layers.InputLayer):
+                found[_unique((layer.path or layer.name).removeprefix(f"{self.model.name}/"), found)] = layer
+        return found
+
+    @contextlib.contextmanager
+    def outputs_changed(self, name: str, change: Callable[[Any], Any]) -> Iterator[None]:
+        """Context in which a layer gives what ``change`` makes of its outputs; None leaves them."""
+        layer = self.named_layers[name]
+        original, held = layer.call, vars(layer)
+        before = {"call": held["call"]} if "call" in held else {}
+
+        @functools.wraps(original)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            outputs = original(*args, **kwargs)
+            changed = change(outputs)
+            return outputs if changed is None else changed
+
+        held["call"] = call
+        try:
+            yield
+        finally:
+            del held["call"]
+            held.update(before)
+
     @property
     def compute_dtypes(self) -> set[str]:
         """Floating types that layers compute in."""
@@ -138,15 +168,18 @@ def variable_names(model: Any) -> dict[int, str]:
     """Names of all variables by identity: their paths without the model's own name, made unique by a number where they are not."""
     names: dict[int, str] = {}
     taken: set[str] = set()
-    prefix = f"{model.name}/"
     for variable in model.variables:
-        base = variable.path.removeprefix(prefix)
-        name, number = base, 1
-        while name in taken:
-            name, number = f"{base}_{number}", number + 1
+        names[id(variable)] = name = _unique(variable.path.removeprefix(f"{model.name}/"), taken)
         taken.add(name)
-        names[id(variable)] = name
     return names
+
+
+def _unique(name: str, taken: Collection[str]) -> str:
+    """The name, with a number behind it where it is taken."""
+    found, number = name, 1
+    while found in taken:
+        found, number = f"{name}_{number}", number + 1
+    return found
 
 
 def _takes_statistics(layer: Any) -> bool:
@@ -213,7 +246,11 @@ def _precision(layers: Sequence[Any], name: str) -> Iterator[None]:
             # JAX's fused attention rounds its softmax to single precision. With a rate of dropout, which is not active here, Keras
             # takes its own.
             replace(vars(layer), "_dropout", 1e-300)
-        for tensor in getattr(layer, "_inputs", None) or ():
+        for first in (getattr(layer, "_layers", None) or ())[:1]:  # by whose type a Sequential converts its inputs
+            if isinstance(first, keras.layers.InputLayer) and is_float_dtype(first.dtype):
+                replace(vars(first), "_dtype", name)
+        graph = getattr(layer, "_functional", None) or layer  # that of a Sequential is no layer of its own
+        for tensor in getattr(graph, "_inputs", None) or ():
             if isinstance(tensor, keras.KerasTensor) and is_float_dtype(tensor.dtype):
                 replace(vars(tensor), "_dtype", name)
     keras.config.set_floatx(name)

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from keras import layers
 
@@ -145,3 +146,25 @@ def gauss_newton(model, outputs_of, targets):
 
 def relative(found, expected):
     return np.linalg.norm(found - expected) / np.linalg.norm(expected)
+
+
+def torch_twin(name, model):
+    """The networks 'tanh' and 'batch norm' in torch, with the same weights."""
+    torch = pytest.importorskip("torch")
+    weights = [np.asarray(w) for w in model.get_weights()]
+    if name == "tanh":
+        twin = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.Tanh(), torch.nn.Linear(5, CLASSES)).double()
+        state = [weights[0].T, weights[1], weights[2].T, weights[3]]
+    else:
+        norm = torch.nn.BatchNorm2d(3, eps=model.layers[1].epsilon)
+        pool = torch.nn.MaxPool2d(2)
+        twin = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), norm, torch.nn.ReLU(), pool, torch.nn.Flatten(), torch.nn.Linear(3, CLASSES))
+        twin = twin.double().eval()
+        kernel, bias, gamma, beta, mean, variance, last, last_bias = weights
+        norm.running_mean.copy_(torch.as_tensor(mean))
+        norm.running_var.copy_(torch.as_tensor(variance))
+        state = [kernel.transpose(3, 2, 0, 1), bias, gamma, beta, last.T, last_bias]
+    with torch.no_grad():
+        for parameter, value in zip(twin.parameters(), state, strict=True):
+            parameter.copy_(torch.as_tensor(value.copy()))
+    return twin

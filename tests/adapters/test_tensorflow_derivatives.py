@@ -20,6 +20,7 @@ from tensorflow_networks import (  # noqa: E402
     make,
     relative,
     state_of,
+    torch_twin,
 )
 
 import linop_spectra as ls  # noqa: E402
@@ -191,27 +192,6 @@ def test_mixed_precision_has_single_precision_vectors():
     assert relative(objective.ggn() @ v, reference.ggn() @ v) < 0.1
 
 
-def _torch_twin(name, model):
-    torch = pytest.importorskip("torch")
-    weights = [np.asarray(w) for w in model.get_weights()]
-    if name == "tanh":
-        twin = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.Tanh(), torch.nn.Linear(5, CLASSES)).double()
-        state = [weights[0].T, weights[1], weights[2].T, weights[3]]
-    else:
-        norm = torch.nn.BatchNorm2d(3, eps=model.layers[1].epsilon)
-        pool = torch.nn.MaxPool2d(2)
-        twin = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), norm, torch.nn.ReLU(), pool, torch.nn.Flatten(), torch.nn.Linear(3, CLASSES))
-        twin = twin.double().eval()
-        kernel, bias, gamma, beta, mean, variance, last, last_bias = weights
-        norm.running_mean.copy_(torch.as_tensor(mean))
-        norm.running_var.copy_(torch.as_tensor(variance))
-        state = [kernel.transpose(3, 2, 0, 1), bias, gamma, beta, last.T, last_bias]
-    with torch.no_grad():
-        for parameter, value in zip(twin.parameters(), state, strict=True):
-            parameter.copy_(torch.as_tensor(value.copy()))
-    return twin
-
-
 def _to_torch_order(name, objective, flat):
     arrays = [np.asarray(a) for a in objective.unflatten(flat).values()]
     turned = [a.transpose(3, 2, 0, 1) if a.ndim == 4 else a.T for a in arrays]
@@ -223,7 +203,7 @@ def test_the_torch_adapter_gives_the_same(name):
     model, inputs, targets = make(name, examples=9)
     channels_first = inputs.transpose(0, 3, 1, 2).copy() if name != "tanh" else inputs
     ours = ls.objective(model, "cross_entropy", (inputs, targets), batch_size=4)
-    theirs = ls.objective(_torch_twin(name, model), "cross_entropy", (channels_first, targets), batch_size=5)
+    theirs = ls.objective(torch_twin(name, model), "cross_entropy", (channels_first, targets), batch_size=5)
     v = np.random.default_rng(2).standard_normal(ours.num_parameters)
     w = _to_torch_order(name, ours, v)
     for make_operator in ("hessian", "ggn", "residual"):

@@ -13,6 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from ..array_batches import HostRandomState, fields_of, has_leaf_fields, is_array, leaves, map_leaves
+from .linearized import Linearized
 from .losses import OutputLoss
 from .program import Program, refuse_random
 from .vectors import Layout
@@ -55,6 +56,7 @@ class Compiled:
         self.unused: set[int] = set()
         self.forward_failure = ""
         self._graphs: dict[Any, Any] = {}
+        self._linearized: dict[int, Linearized | None] = {}
         self._shapes: dict[Any, list[list[int | None]]] = {}
         self._static: set[Any] = set()
         self._random_state = HostRandomState()
@@ -93,6 +95,16 @@ class Compiled:
                 raise
             self.forward_failure = f"it failed with {type(error).__name__}"
             return self._graph(kind, flat, rest, batch, more)
+
+    def linearized(self, kind: str, flat: Any, rest: Sequence[Any], batch: Any, v: Any) -> Linearized | None:
+        """The same graph in two, by what depends on `v`; None where it cannot be cut."""
+        graph = self.graph(kind, flat, rest, batch, v)
+        if id(graph) not in self._linearized:  # graphs are never given up
+            try:
+                self._linearized[id(graph)] = Linearized(graph)
+            except ValueError:
+                self._linearized[id(graph)] = None
+        return self._linearized[id(graph)]
 
     def _look_for_calls(self, graph: Any) -> None:
         """Forward mode fails in the loops of recurrent layers, and loses the tangents of variables that a ``tf.function`` captures."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any
@@ -17,7 +18,7 @@ from ...backends import Array, Backend
 from ...curvature import Accumulator, Batches
 from ...curvature.cache import DATA_SHARE, OPERATOR_SHARE
 from ...curvature.linearization import Each, Noise
-from ..array_batches import ArrayBatches
+from ..array_batches import ArrayBatches, leaves
 from ..common import listed
 from ..parameter_files import read_arrays
 from .compiled import Compiled
@@ -27,8 +28,12 @@ from .losses import BATCH_STATISTICS, OutputLoss, per_example
 from .program import Program, finfo_eps
 from .vectors import Layout, VectorSum, as_tensor, checked_value
 
+Product = Callable[[Any], Any]
+
 _BACKWARD_FACTOR = 4
 """Memory of a Hessian product in units of what the forward pass computes, about."""
+_RETAINED_FACTOR = 3
+"""What is kept for many products, in the same units; one to two in networks of all kinds."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,6 +75,8 @@ class TensorFlowFunctions:
         self.regularized = loss.regularized and program.is_regularized
         self._unused: set[int] = set()
         self._double: TensorFlowFunctions | None = None
+        self.derived: dict[Any, Compiled] = {}
+        """Graphs of the same model and loss as functions of inputs and activations."""
         types = {value.dtype for value in (*program.initial, *program.initial_rest) if value.dtype.is_floating}
         whole = {dtype for dtype in types if dtype in (tf.float32, tf.float64)}
         self._batches = ArrayBatches(
@@ -80,7 +87,7 @@ class TensorFlowFunctions:
             pairs=loss.pairs,
         )
         self.prepare, self.sequence = self._batches.prepare, self._batches.sequence
-        self.labels, self.take = self._batches.labels, self._batches.take
+        self.labels = self._batches.labels
 
     # -- parameters and vectors ----------------------------------------------------------------------------------------
 
@@ -113,6 +120,10 @@ class TensorFlowFunctions:
             for name, current in zip(self.program.rest_names, base.rest, strict=True)
         ]
         return TensorFlowPoint(self._layout.from_tree(source), tuple(rest))
+
+    def pieces(self, point: TensorFlowPoint) -> list[Any]:
+        """The parameters one by one."""
+        return self._layout.split(point.flat)
 
     def flat(self, point: TensorFlowPoint) -> Array:
         """The parameters as a vector of the core."""
@@ -166,34 +177,42 @@ class TensorFlowFunctions:
         total.add(gradient)
         return totals
 
-    def hessian_product(self, point: TensorFlowPoint, batch: Any, v: Any, *, look: bool) -> tuple[Any, float]:
-        """Hessian of the summed loss times `v`, and the number of terms; `look` asks whether outputs and targets fit."""
-        product = self._product("hessian", point, batch, v, look)
-        self._note_unused(point, batch)
-        return product
+    def product(self, kind: str, point: TensorFlowPoint, batch: Any, v: Any, *, look: bool) -> tuple[Any, float]:
+        """A matrix of the summed loss ("hessian", "gauss-newton", "residual") times `v`, and the number of terms.
 
-    def gauss_newton_product(self, point: TensorFlowPoint, batch: Any, v: Any, *, look: bool) -> tuple[Any, float]:
-        """Gauss-Newton matrix of the summed loss times `v`, and the number of terms."""
-        return self._product("gauss-newton", point, batch, v, look)
-
-    def residual_product(self, point: TensorFlowPoint, batch: Any, v: Any, *, look: bool) -> tuple[Any, float]:
-        """Hessian minus Gauss-Newton matrix of the summed loss, times `v`, and the number of terms."""
-        return self._product("residual", point, batch, v, look)
-
-    def _product(self, kind: str, point: TensorFlowPoint, batch: Any, v: Any, look: bool) -> tuple[Any, float]:
+        `look` asks whether outputs and targets fit.
+        """
         self._look_first(kind, point, batch)
-        product, outputs, loss, terms = self.compiled(kind, point.flat, point.rest, batch, v)
+        product, *others = self.compiled(kind, point.flat, point.rest, batch, v)
+        return product, self._terms_of(kind, point, batch, others, look)
+
+    def linearized(self, kind: str, point: TensorFlowPoint, batch: Any, v: Any, *, look: bool) -> tuple[Product, float] | None:
+        """The same as a function of vectors like `v`, which shares what they have in common; None where the graph cannot be cut."""
+        self._look_first(kind, point, batch)
+        linearized = self.compiled.linearized(kind, point.flat, point.rest, batch, v)
+        if linearized is None:
+            return None
+        inputs = (point.flat, *point.rest, *leaves(batch))
+        kept, others = linearized.start(inputs)
+        return functools.partial(linearized.product, inputs, kept), self._terms_of(kind, point, batch, others, look)
+
+    def _terms_of(self, kind: str, point: TensorFlowPoint, batch: Any, others: Sequence[Any], look: bool) -> float:
+        outputs, loss, terms = others
         if look and self.loss.split:
             self.loss.check(outputs, batch)
-        return product, _checked_totals(loss, terms)[1]
+        found = _checked_totals(loss, terms)[1]
+        if kind == "hessian":
+            self._note_unused(point, batch)
+        return found
 
     def linearize(self, point: TensorFlowPoint, batch: Any, *, num_products: int | None) -> TensorFlowLinearization:
         """Derivatives at `point`, made when asked for."""
-        return TensorFlowLinearization(self, point, batch)
+        return TensorFlowLinearization(self, point, batch, num_products)
 
     def retained_bytes(self, point: TensorFlowPoint, batch: Any) -> int:
-        """Memory that a kept linearization holds beside parameters: the batch, and about as much for its outputs."""
-        return 2 * self._batches.num_bytes(batch)
+        """Memory that a kept linearization holds beside parameters: that of a few arrays for each of the forward pass, and the batch."""
+        graph = self.compiled.graph("outputs", point.flat, point.rest, batch)
+        return _RETAINED_FACTOR * (self.compiled.bytes_of_outputs_graph(graph, batch) + self._batches.num_bytes(batch))
 
     def output_gradient(self, outputs: Any, batch: Any) -> Any:
         """Gradient of the summed loss in the outputs."""
@@ -257,7 +276,25 @@ class TensorFlowFunctions:
         self.loss.require_examples(g)
         return per_example(g, u)
 
+    # -- the loss as a function of something else ----------------------------------------------------------------------
+
+    def of_inputs(self, point: TensorFlowPoint, batch: Any) -> tuple[TensorFlowFunctions, TensorFlowPoint]:
+        """The loss of one batch as a function of its inputs."""
+        from .variables import input_functions
+
+        return input_functions(self, point, batch)
+
+    def of_activation(self, point: TensorFlowPoint, batch: Any, layer: str) -> tuple[TensorFlowFunctions, TensorFlowPoint]:
+        """The loss of one batch as a function of what is added to a layer's outputs."""
+        from .variables import activation_functions
+
+        return activation_functions(self, point, batch, layer)
+
     # -- data ----------------------------------------------------------------------------------------------------------
+
+    def take(self, batch: Any, indices: np.ndarray) -> Any | None:
+        """Some examples of a batch; None where it cannot be cut."""
+        return self._batches.take(batch, indices)
 
     def batches(self, data: Any) -> Batches:
         """A user's data as batches."""
@@ -285,7 +322,7 @@ class TensorFlowFunctions:
             return self, point, batch  # graphs are pure: there is nothing to copy
         if self._double is None:
             program = self.program.converted(tf.float64)
-            self._double = TensorFlowFunctions(program, self.loss, self.backend, self.memory_budget, None)
+            self._double = type(self)(program, self.loss, self.backend, self.memory_budget, None)
         functions = self._double
         functions._unused |= self._unused
         rest = tuple(tf.cast(value, tf.float64) if value.dtype.is_floating else value for value in point.rest)

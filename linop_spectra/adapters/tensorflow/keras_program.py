@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -69,6 +69,15 @@ class KerasProgram(Program):
     def call(self, inputs: Any) -> Any:
         """The model on a batch's inputs, as in ``model(inputs, training=False)``."""
         return self._layers.call(inputs)
+
+    @property
+    def layer_names(self) -> list[str]:
+        """Names of the layers, written like those of their parameters."""
+        return list(self._layers.named_layers)
+
+    def outputs_changed(self, layer: str, change: Callable[[Any], Any]) -> contextlib.AbstractContextManager[None]:
+        """Context in which a layer gives what ``change`` makes of its outputs; None leaves them."""
+        return self._layers.outputs_changed(layer, change)
 
     def regularization(self) -> Any:
         """Sum of the regularisers of the trainable variables; None where there are none."""
