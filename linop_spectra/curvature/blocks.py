@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 from collections.abc import Mapping
 
 import numpy as np
 
+from ..backends import Array
 from ..operators import LinearOperator
 from ..operators.submatrix import SubmatrixOperator
 
@@ -71,6 +73,11 @@ class BlockOperator(SubmatrixOperator):
         self.parameter_names = members(self._places, name)
         index = np.concatenate([np.arange(self._places[own].start, self._places[own].stop) for own in self.parameter_names])
         super().__init__(whole, index, index)
+
+    def _matmat(self, x: Array) -> Array:
+        restricted = getattr(self.inner, "restricted", None)
+        with restricted(self.parameter_names) if restricted is not None else contextlib.nullcontext():
+            return super()._matmat(x)
 
     @property
     def engine(self) -> str:

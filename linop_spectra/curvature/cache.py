@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from .._memory import format_bytes
-from .linearization import Batch, Linearization
-from .out_of_memory import adds_up, cut
+from .linearization import Batch, Linearization, SupportsSize
+from .out_of_memory import Pieces
 
 if TYPE_CHECKING:
     from .objective import Objective
@@ -30,6 +30,8 @@ class Part:
         Its derivatives.
     kept : bool
         Whether the next product meets the same object.
+    index : int
+        Of the batch in the data; pieces of one batch have the same, in their order.
     notes : dict
         What an operator wants to find again in its next product, where the part is kept.
     """
@@ -37,6 +39,7 @@ class Part:
     batch: Batch
     linearization: Linearization
     kept: bool
+    index: int = 0
     notes: dict[Any, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -44,7 +47,9 @@ class LinearizationCache:
     """The linearizations that one operator multiplies with.
 
     The first batches are kept until the budget is spent, the others are computed anew in each product. The rule looks at
-    sizes and at the stated budget only, so that the same run takes the same plan twice.
+    sizes and at the stated budget only, so that the same run takes the same plan twice. Where a linearization can say its size only
+    after a product, the first one is made to be kept, and dropped again if it is too large: a product that keeps nothing holds as
+    much for a while.
     """
 
     def __init__(self, objective: Objective) -> None:
@@ -56,7 +61,7 @@ class LinearizationCache:
         self._full = False
         self._recomputed: Linearization | None = None
         self.one_by_one = False
-        self._pieces = 1
+        self.pieces = Pieces(objective)
 
     def __call__(self, num_products: int) -> Iterator[Linearization]:
         """One linearization per batch, each to be multiplied with `num_products` vectors."""
@@ -70,13 +75,10 @@ class LinearizationCache:
             return
         first = len(self._kept)
         # Choosing a batch size takes memory as well: not again once that ran out.
-        for index, batch in enumerate(objective.batches() if self._pieces == 1 else objective.data):
+        for index, batch in enumerate(objective.batches() if self.pieces.count == 1 else objective.data):
             if index >= first:
-                for piece in self._cut(batch):
-                    yield self._next(piece, num_products)
-
-    def _cut(self, batch: Batch) -> list[Batch]:
-        return [batch] if self._pieces == 1 else cut(self._objective.functions, batch, self._objective.data.count(batch), self._pieces)
+                for piece in self.pieces.of(batch):
+                    yield from self._next(piece, index, num_products)
 
     def retreat(self) -> bool:
         """Take the next smaller plan after memory ran out; False where there is none.
@@ -91,31 +93,43 @@ class LinearizationCache:
             self.one_by_one = True
             step = "vectors are multiplied one at a time"
         else:
-            data, functions, point = self._objective.data, self._objective.functions, self._objective.point
-            largest = max(data.count(batch) for batch in data)
-            first = next(iter(data))
-            halves = cut(functions, first, data.count(first), min(2, data.count(first)))
-            if self._pieces >= largest or not (self._pieces > 1 or (len(halves) > 1 and adds_up(functions, point, first, halves))):
-                return False
-            self._pieces = min(2 * self._pieces, largest)
-            step = f"each batch is cut into {self._pieces} pieces"
+            with self._objective.functions.session():
+                if not self.pieces.halve():
+                    return False
+            step = f"each batch is cut into {self.pieces.count} pieces"
         self._recomputed = None
         warnings.warn(f"Memory ran out inside a product: {step}.", UserWarning, stacklevel=2)
         return True
 
-    def _next(self, batch: Batch, num_products: int) -> Part:
+    def _next(self, batch: Batch, index: int, num_products: int) -> Iterator[Part]:
         functions, point = self._objective.functions, self._objective.point
         examples = max(1, self._objective.data.count(batch))
         if not self._full:
-            if self._bytes_per_example is None:
+            linearization = functions.linearize(point, batch, num_products=None)
+            tells = isinstance(linearization, SupportsSize)
+            if self._bytes_per_example is None and not tells:
                 self._bytes_per_example = functions.retained_bytes(point, batch) / examples
-            if self.reserve(int(self._bytes_per_example * examples)):
-                part = Part(batch, functions.linearize(point, batch, num_products=None), kept=True)
-                self._kept.append(part)
-                return part
+            # Of the first one that can say its size no more is known yet than that it has one.
+            expected = 1 if self._bytes_per_example is None else int(self._bytes_per_example * examples)
+            if self.reserve(expected):
+                part = Part(batch, linearization, kept=True, index=index)
+                try:
+                    yield part
+                except GeneratorExit:  # the product failed
+                    self._spent = max(0, self._spent - expected)
+                    raise
+                if self._bytes_per_example is None:
+                    size = linearization.num_bytes() if isinstance(linearization, SupportsSize) else None
+                    size = max(1, functions.retained_bytes(point, batch) if size is None else size)
+                    self._bytes_per_example = size / examples
+                    self._spent -= expected
+                    self._full = not self.reserve(size)
+                if not self._full:
+                    self._kept.append(part)
+                return
         self._full = True
         self._recomputed = functions.linearize(point, batch, num_products=num_products)
-        return Part(batch, self._recomputed, kept=False)
+        yield Part(batch, self._recomputed, kept=False, index=index)
 
     def reserve(self, size: int) -> bool:
         """Whether `size` more bytes may be kept; if so they count as spent."""
@@ -134,7 +148,7 @@ class LinearizationCache:
         budget = f"memory_budget allows {format_bytes(self._budget)} for an operator"
         if not self._full:
             return f"all {total} batches are kept, about {format_bytes(self._spent)} ({budget})"
-        pieces = f", each batch in {self._pieces} pieces" if self._pieces > 1 else ""
+        pieces = f", {self.pieces.sentence()}" if self.pieces.count > 1 else ""
         return (
             f"{len(self._kept)} of {total} batches are kept, about {format_bytes(self._spent)}, and the others computed anew in "
             f"each product{pieces} ({budget})"

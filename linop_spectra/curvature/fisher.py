@@ -69,9 +69,9 @@ class MonteCarloFisherOperator(OutputCurvatureOperator):
     def _like(self, objective: Objective) -> MonteCarloFisherOperator:
         return MonteCarloFisherOperator(objective, self.num_samples, self.seed)
 
-    def _matmat(self, x: Array) -> Array:
+    def _products(self, x: Array) -> Array:
         self._position = 0
-        return super()._matmat(x)
+        return super()._products(x)
 
     def _add_products(self, part: Part, columns: Sequence[Native], totals: Sequence[Accumulator]) -> None:
         _ = part.linearization.num_terms  # looks whether outputs and targets fit

@@ -63,9 +63,9 @@ class GradientCovarianceOperator(OutputCurvatureOperator):
     def _factor(self, terms: float) -> float:
         return self._measured().factor
 
-    def _matmat(self, x: Array) -> Array:
+    def _products(self, x: Array) -> Array:
         gradient, backend = self._measured().gradient, self.backend
-        products = super()._matmat(x)
+        products = super()._products(x)
         if not self.centered:
             return products
         rows = products.T

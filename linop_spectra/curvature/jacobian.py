@@ -11,6 +11,8 @@ import numpy as np
 from ..backends import Array, to_numpy
 from ..operators import LinearOperator
 from .finite_differences import jacobian_error, small_objective
+from .linearization import Batch
+from .out_of_memory import Pieces, in_smaller_plans
 from .output_space import OutputSpace
 
 if TYPE_CHECKING:
@@ -41,16 +43,14 @@ class JacobianOperator(LinearOperator):
     """
 
     def __init__(self, objective: Objective) -> None:
-        functions, sizes = objective.functions, []
-        with functions.session():
-            for batch in objective.batches():
-                outputs = functions.outputs_at(objective.point, batch)
-                if not hasattr(outputs, "shape"):
-                    raise TypeError(
-                        f"The Jacobian needs the model's outputs as one array, but they are a {type(outputs).__name__}; pass a loss "
-                        "that takes one array out of them, such as BatchLoss(outputs=fn(model, batch), loss=fn(outputs, batch))."
-                    )
-                sizes.append(math.prod(outputs.shape))
+        functions, pieces = objective.functions, Pieces(objective)
+
+        def count() -> list[int]:
+            with functions.session():
+                batches = objective.batches() if pieces.count == 1 else objective.data
+                return [sum(_count_outputs(objective, piece) for piece in pieces.of(batch)) for batch in batches]
+
+        sizes = in_smaller_plans(count, pieces.retreat, pieces.sentence)
         self.objective = objective
         self._space = OutputSpace(objective, sizes, [None] * len(sizes))
         super().__init__((self._space.num_outputs, objective.num_parameters), objective.dtype, backend=functions.backend)
@@ -88,6 +88,16 @@ class JacobianOperator(LinearOperator):
         """Relative distance from central differences of the outputs, in double precision on a small part of the data."""
         small = small_objective(self.objective)
         return jacobian_error(JacobianOperator(small), small, seed)
+
+
+def _count_outputs(objective: Objective, batch: Batch) -> int:
+    outputs = objective.functions.outputs_at(objective.point, batch)
+    if not hasattr(outputs, "shape"):
+        raise TypeError(
+            f"The Jacobian needs the model's outputs as one array, but they are a {type(outputs).__name__}; pass a loss "
+            "that takes one array out of them, such as BatchLoss(outputs=fn(model, batch), loss=fn(outputs, batch))."
+        )
+    return math.prod(outputs.shape)
 
 
 class NeuralTangentKernel(LinearOperator):

@@ -76,6 +76,22 @@ class SupportsGaussNewton(Protocol):
         """``J^T H J v`` with the Hessian `H` of the summed loss in the outputs."""
 
 
+@runtime_checkable
+class SupportsRestriction(Protocol):
+    """What a linearization may have besides: products with vectors that are zero outside of some parameters, at less cost."""
+
+    def restricted(self, indices: tuple[int, ...]) -> Linearization:
+        """The same, where vectors are zero outside of these parameters, and rows of the others may be anything."""
+
+
+@runtime_checkable
+class SupportsSize(Protocol):
+    """What a linearization may have besides: its size after a product, so that no estimate is needed before the first one."""
+
+    def num_bytes(self) -> int | None:
+        """Memory that is held for further products, beside parameters and batch; None before a product."""
+
+
 class Accumulator(Protocol):
     """A sum of parameter vectors in the framework's form that ends in one vector of the core."""
 
@@ -143,7 +159,7 @@ class ModelFunctions(Protocol):
         """Derivatives at `point`, for that many products, or to be kept (None)."""
 
     def retained_bytes(self, point: Point, batch: Batch) -> int:
-        """Memory that a kept linearization of this batch holds, by measurement on a small part of it."""
+        """Memory that a kept linearization of this batch holds, estimated before it is made."""
 
     def outputs_at(self, point: Point, batch: Batch) -> Outputs:
         """The model's outputs."""
@@ -194,6 +210,14 @@ class ModelFunctions(Protocol):
 
     def in_double_precision(self, point: Point, batch: Batch) -> tuple[ModelFunctions, Point, Batch]:
         """Copies of everything in float64."""
+
+
+@runtime_checkable
+class SupportsLook(Protocol):
+    """What model functions may have besides: a look at how the model rounds inside, before the first product."""
+
+    def look(self, point: Point, batches: Batches) -> None:
+        """Set `ModelFunctions.unit_rounding` by what a forward pass shows, where that is not known yet."""
 
 
 @runtime_checkable

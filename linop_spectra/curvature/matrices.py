@@ -8,7 +8,9 @@ With the summed loss :math:`\ell_b` of batch `b` and the number of terms :math:`
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..backends import Array
@@ -16,8 +18,8 @@ from ..operators import LinearOperator
 from .blocks import BlockOperator
 from .cache import LinearizationCache, Part
 from .finite_differences import gauss_newton_error, hessian_error, small_objective
-from .linearization import Accumulator, Linearization, Native, Outputs, SupportsGaussNewton
-from .out_of_memory import is_out_of_memory
+from .linearization import Accumulator, Linearization, Native, Outputs, SupportsGaussNewton, SupportsLook, SupportsRestriction
+from .out_of_memory import in_smaller_plans
 
 if TYPE_CHECKING:
     from .objective import Objective
@@ -48,6 +50,7 @@ class CurvatureOperator(LinearOperator):
         self.objective = objective
         self._linearizations = LinearizationCache(objective)
         self._started = False
+        self._only: tuple[int, ...] | None = None
 
     def _product_of_batch(self, linearization: Linearization, v: Native) -> Native:
         """The batch's matrix, for the summed loss, times `v`."""
@@ -72,28 +75,19 @@ class CurvatureOperator(LinearOperator):
         return self.objective.scale(terms)
 
     def _matmat(self, x: Array) -> Array:
-        while True:
-            if self._linearizations.one_by_one and x.shape[1] > 1:
-                rows = self.backend.empty(x.shape[::-1], self.dtype)
-                for j in range(x.shape[1]):
-                    rows[j] = self._matmat(x[:, j : j + 1])[:, 0]
-                return rows.T
-            try:
-                return self._products(x)
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                reason = str(error).strip().partition("\n")[0]
-            # Outside of the handler, whose traceback holds the arrays of the product that failed.
-            with self.objective.functions.session():
-                smaller = self._linearizations.retreat()
-            if not smaller:
-                raise MemoryError(
-                    f"Memory ran out in the smallest plan: {self._linearizations.sentence()}, one vector at a time. Pass a smaller "
-                    f"batch_size, fewer parameters= or a device with more memory. ({reason})"
-                )
+        kept = self._linearizations
+        return in_smaller_plans(lambda: self._planned(x), kept.retreat, lambda: f"{kept.sentence()}, one vector at a time")
+
+    def _planned(self, x: Array) -> Array:
+        if not self._linearizations.one_by_one or x.shape[1] == 1:
+            return self._products(x)
+        rows = self.backend.empty(x.shape[::-1], self.dtype)
+        for j in range(x.shape[1]):
+            rows[j] = self._products(x[:, j : j + 1])[:, 0]
+        return rows.T
 
     def _products(self, x: Array) -> Array:
+        """Products by the plan in force; called again from its beginning where memory runs out."""
         functions = self.objective.functions
         n, k = x.shape
         rows = self.backend.empty((k, n), self.dtype)
@@ -102,6 +96,8 @@ class CurvatureOperator(LinearOperator):
             columns = [functions.to_native(x[:, j]) for j in range(k)]
             totals = [functions.accumulator(rows[j]) for j in range(k)]
             for part in self._linearizations.parts(k):
+                if self._only is not None and isinstance(part.linearization, SupportsRestriction):
+                    part = dataclasses.replace(part, linearization=part.linearization.restricted(self._only))
                 self._add_products(part, columns, totals)
                 terms += part.linearization.num_terms
             factor = self._factor(terms)
@@ -111,6 +107,16 @@ class CurvatureOperator(LinearOperator):
             rows += offset * x.T
         self._started = True
         return rows.T
+
+    @contextlib.contextmanager
+    def restricted(self, names: Sequence[str]) -> Iterator[None]:
+        """While it is open, vectors are zero outside of these parameters, and rows of the others are not read."""
+        before, places = self._only, {name: index for index, name in enumerate(self.parameter_names)}
+        self._only = tuple(places[name] for name in names)
+        try:
+            yield
+        finally:
+            self._only = before
 
     def block(self, name: str) -> BlockOperator:
         """Diagonal block of one parameter, of a layer, or of all parameters that match a pattern.
@@ -124,8 +130,8 @@ class CurvatureOperator(LinearOperator):
         Returns
         -------
         BlockOperator
-            Of the order of those parameters, in their order. Each product costs one with the whole matrix, and shares what that
-            keeps.
+            Of the order of those parameters, in their order. Each product costs at most one with the whole matrix, in torch much less for
+            the last layers, and shares what that keeps.
 
         Raises
         ------
@@ -144,13 +150,16 @@ class CurvatureOperator(LinearOperator):
 
     @property
     def unit_rounding(self) -> float:
-        """Relative rounding of products: that of the narrowest type among the parameters."""
-        return self.objective.functions.unit_rounding
+        """Relative rounding of products: that of the narrowest type among the parameters, and inside the model as far as it is known."""
+        functions = self.objective.functions
+        if isinstance(functions, SupportsLook):
+            functions.look(self.objective.point, self.objective.data)
+        return functions.unit_rounding
 
     @property
     def engine(self) -> str:
         """How products are computed, and why so; before the first product this question costs one product."""
-        if not self._started:
+        if not (self._started and self._linearizations.engines()):
             self._matmat(self.backend.asarray(self.objective.parameters()).reshape(-1, 1))
         return f"{'; '.join(self._linearizations.engines())}; {self._linearizations.sentence()}."
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from .input_hessian import InputHessianOperator
 from .jacobian import JacobianOperator, NeuralTangentKernel
 from .linearization import Batch, ModelFunctions, Point
 from .matrices import GaussNewtonOperator, HessianOperator, OutputCurvatureOperator
+from .out_of_memory import Pieces, in_smaller_plans
 from .residual import ResidualOperator
 
 
@@ -109,11 +111,7 @@ class Objective:
         ValueError
             When the loss is not finite.
         """
-        total = terms = 0.0
-        with self.functions.session():
-            for batch in self.batches():
-                batch_total, batch_terms = self.functions.loss_sum(self.point, batch)
-                total, terms = total + batch_total, terms + batch_terms
+        total, terms = in_smaller_plans(self._loss_sum, self._pieces.retreat, self._pieces.sentence)
         value = total * self.scale(terms)
         if self.weight_decay:
             theta = self.parameters()
@@ -121,15 +119,40 @@ class Objective:
         return value
 
     def gradient(self) -> Array:
-        """Gradient of `value`, as a vector of shape (num_parameters,)."""
+        """Gradient of `value`, as a vector of shape (num_parameters,).
+
+        Where memory runs out, batches are cut into pieces, as far as the loss adds up over them, and a warning says so.
+
+        Raises
+        ------
+        MemoryError
+            When memory runs out all the same.
+        """
+        out = in_smaller_plans(self._loss_gradient, self._pieces.retreat, self._pieces.sentence)
+        if self.weight_decay:
+            out += self.weight_decay * self.parameters()
+        return out
+
+    @functools.cached_property
+    def _pieces(self) -> Pieces:
+        """Into what batches are cut since memory ran out."""
+        return Pieces(self)
+
+    def _loss_sum(self) -> tuple[float, float]:
+        total = terms = 0.0
+        with self.functions.session():
+            for batch in self._pieces.batches():
+                batch_total, batch_terms = self.functions.loss_sum(self.point, batch)
+                total, terms = total + batch_total, terms + batch_terms
+        return total, terms
+
+    def _loss_gradient(self) -> Array:
         out = self.functions.backend.empty((self.num_parameters,), self.dtype)
         with self.functions.session():
             total, terms = self.functions.accumulator(out), 0.0
-            for batch in self.batches():
+            for batch in self._pieces.batches():
                 terms += self.functions.add_gradient(self.point, batch, total)[1]
             total.finish(self.scale(terms))
-        if self.weight_decay:
-            out += self.weight_decay * self.parameters()
         return out
 
     def scale(self, terms: float) -> float:
@@ -266,7 +289,7 @@ class Objective:
         return NeuralTangentKernel(JacobianOperator(self))
 
     def input_hessian(self) -> InputHessianOperator:
-        """Hessian of the objective with respect to the inputs of all examples, as an operator; torch models only.
+        """Hessian of the objective with respect to the inputs of all examples, as an operator.
 
         Real arrays among the inputs count, batch after batch, each in C order. Examples do not interact, unless batch statistics couple
         them. All batches are held.
@@ -292,19 +315,21 @@ class Objective:
         return InputHessianOperator(self, lambda functions, point, batch: functions.of_inputs(point, batch))
 
     def activation_hessian(self, layer: str) -> InputHessianOperator:
-        """Hessian of the objective with respect to what is added to the outputs of a layer; torch models only.
+        """Hessian of the objective with respect to what is added to the outputs of a layer, as an operator.
 
         Parameters
         ----------
         layer : str
-            Name of a module, such as ``"encoder.0"``; it must run once in a forward pass and give one array.
+            Name of a module, such as ``"encoder.0"``; it must run once in a forward pass and give one array. In JAX the path of a module
+            of flax or equinox, or a name that ``jax.ad_checkpoint.checkpoint_name(array, name)`` gives to an array in a function. In Keras
+            on TensorFlow the path of a layer.
 
         Raises
         ------
         ValueError
             When there is no such module.
         TypeError
-            When it does not give one array.
+            When it does not give one array, runs several times, or runs inside of a loop of JAX.
         """
         return InputHessianOperator(self, lambda functions, point, batch: functions.of_activation(point, batch, layer))
 

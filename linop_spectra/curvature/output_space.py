@@ -7,16 +7,17 @@ the transposed Jacobian of all batches.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..backends import Array, to_numpy
 from .cache import LinearizationCache
 from .finite_differences import _direction, _least, _relative, _slope_of_outputs, small_objective
-from .linearization import Outputs
 from .matrices import CurvatureOperator
+from .out_of_memory import cut, in_smaller_plans
 
 if TYPE_CHECKING:
     from .objective import Objective
@@ -68,18 +69,51 @@ class OutputSpace:
         numpy.ndarray
             Rows, shape (k, num_outputs), float64.
         """
+        return np.concatenate(self._planned(x.shape[1], lambda block: self._push(x[:, block], active)))
+
+    def _push(self, x: Array, active: np.ndarray | None) -> np.ndarray:
         functions, k = self.objective.functions, x.shape[1]
-        rows = np.zeros((k, self.num_outputs))
+        rows, done = np.zeros((k, self.num_outputs)), [batch.start for batch in self.batches]
         with functions.session():
             columns = [functions.to_native(x[:, j]) for j in range(k)]
-            for index, linearization in enumerate(self._linearizations(k)):
-                if active is not None and not active[index]:
+            for part in self._linearizations.parts(k):
+                if active is not None and not active[part.index]:
                     continue
-                place = self._places[index]
+                first = done[part.index]
                 for j, v in enumerate(columns):
-                    flat = functions.flat_outputs(linearization.jvp(v))
-                    rows[j, self.batches[index]] = flat if place is None else flat[place]
+                    flat = functions.flat_outputs(part.linearization.jvp(v))
+                    rows[j, first : first + flat.size] = flat
+                    done[part.index] = first + flat.size
+        for batch, place in zip(self.batches, self._places, strict=True):
+            if place is not None:
+                rows[:, batch] = rows[:, batch][:, place]
         return rows
+
+    def _planned(self, k: int, compute: Callable[[slice], Any]) -> list[Any]:
+        """What `compute` gives for blocks of `k` vectors, by as small a plan as memory asks for."""
+        kept = self._linearizations
+
+        def run() -> list[Any]:
+            width = 1 if kept.one_by_one else k
+            return [compute(slice(first, min(first + width, k))) for first in range(0, k, width)]
+
+        def retreat() -> bool:
+            return kept.retreat() and (kept.pieces.count == 1 or self._rows_are_examples())
+
+        return in_smaller_plans(run, retreat, lambda: f"{kept.sentence()}, one vector at a time")
+
+    def _rows_are_examples(self) -> bool:
+        """Whether the outputs of pieces of a batch, one after another, are those of the batch; looked at on two examples."""
+        functions, point = self.objective.functions, self.objective.point
+        pair = functions.take(next(iter(self.objective.data)), np.arange(2))
+        with functions.session():
+            outputs = [
+                np.asarray(functions.flat_outputs(functions.outputs_at(point, part)), dtype=float)
+                for part in (pair, *cut(functions, pair, 2, 2))
+            ]
+        whole, halves = outputs[0], np.concatenate(outputs[1:])
+        tolerance = 100 * functions.unit_rounding * float(np.abs(whole).max(initial=0.0))
+        return whole.shape == halves.shape and bool(np.abs(whole - halves).max(initial=0.0) <= tolerance)
 
     def pull(self, k: int, outputs: Callable[[int, int], np.ndarray | None]) -> Array:
         """Transposed Jacobian times `k` vectors of output space.
@@ -99,30 +133,38 @@ class OutputSpace:
         """
         functions = self.objective.functions
         rows = functions.backend.empty((k, functions.num_parameters), functions.dtype)
-        touched = np.zeros(k, dtype=bool)
-        with functions.session():
-            totals = [functions.accumulator(rows[j]) for j in range(k)]
-            for index, linearization in enumerate(self._linearizations(k)):
-                for j, total in enumerate(totals):
-                    numbers = outputs(j, index)
-                    if numbers is not None:
-                        total.add(linearization.vjp(self._as_outputs(numbers, index, linearization.outputs)))
-                        touched[j] = True
-            for j, total in enumerate(totals):
-                if touched[j]:
-                    total.finish(1.0)
-        for untouched in np.flatnonzero(~touched).tolist():
-            rows[untouched] = 0
+        self._planned(k, lambda block: self._pull(range(block.start, block.stop), outputs, rows))
         return rows
 
-    def _as_outputs(self, numbers: np.ndarray, index: int, like: Outputs) -> Outputs:
-        functions, place = self.objective.functions, self._places[index]
-        flat = np.ascontiguousarray(numbers, dtype=functions.dtype).reshape(-1)
-        if place is not None:
-            ordered = np.empty_like(flat)
-            ordered[place] = flat
-            flat = ordered
-        return functions.outputs_from(flat, like)
+    def _pull(self, block: range, outputs: Callable[[int, int], np.ndarray | None], rows: Array) -> None:
+        functions, done = self.objective.functions, [0] * len(self.batches)
+        touched = set()
+        with functions.session():
+            totals = {j: functions.accumulator(rows[j]) for j in block}
+            for part in self._linearizations.parts(len(block)):
+                first = done[part.index]
+                for j, total in totals.items():
+                    numbers = outputs(j, part.index)
+                    if numbers is not None:
+                        like = part.linearization.outputs
+                        done[part.index] = first + math.prod(like.shape)
+                        own = self._in_order(numbers, part.index)[first : done[part.index]]
+                        total.add(part.linearization.vjp(functions.outputs_from(own, like)))
+                        touched.add(j)
+            for j in touched:
+                totals[j].finish(1.0)
+        for j in set(block) - touched:
+            rows[j] = 0
+
+    def _in_order(self, numbers: np.ndarray, index: int) -> np.ndarray:
+        """A batch's numbers in C order."""
+        place = self._places[index]
+        flat = np.ascontiguousarray(numbers, dtype=self.objective.functions.dtype).reshape(-1)
+        if place is None:
+            return flat
+        ordered = np.empty_like(flat)
+        ordered[place] = flat
+        return ordered
 
     def engine(self) -> str:
         """How products with the Jacobian and its transpose are computed."""

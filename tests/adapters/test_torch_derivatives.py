@@ -72,18 +72,21 @@ def test_single_precision_agrees_and_the_check_is_in_double():
 def test_engine_sentences_and_partial_keeping():
     model, inputs, targets = make("tanh", examples=40)
     everything = ls.objective(model, "cross_entropy", (inputs, targets), batch_size=10)
-    size = everything.functions.retained_bytes(everything.point, next(everything.batches()))
-    assert size > 0
-    # A quarter of the budget is for one operator: room for two of the four batches.
-    some = ls.objective(model, "cross_entropy", (inputs, targets), batch_size=10, memory_budget=4 * 2.5 * size)
-    v = np.random.default_rng(0).standard_normal(some.num_parameters)
-    for name in ("hessian", "ggn"):
-        operator, reference = getattr(some, name)(), getattr(everything, name)()
-        for _ in range(2):
-            np.testing.assert_allclose(operator @ v, reference @ v, rtol=1e-12)
-        assert "2 of 4 batches are kept" in operator.engine
-        assert "anew in each product" in operator.engine
-        assert operator.engine.endswith(".")
+    v = np.random.default_rng(0).standard_normal(everything.num_parameters)
+    for name in ("hessian", "ggn", "residual"):
+        reference = getattr(everything, name)()
+        _ = reference @ v
+        size = reference._linearizations._spent / 4
+        assert size > 0
+        for room in (0, 2):
+            # A quarter of the budget is for one operator: room for none, or for two of the four batches.
+            budget = 4 * (room + 0.5) * size
+            operator = getattr(ls.objective(model, "cross_entropy", (inputs, targets), batch_size=10, memory_budget=budget), name)()
+            for _ in range(2):
+                np.testing.assert_allclose(operator @ v, reference @ v, rtol=1e-12)
+            assert f"{room} of 4 batches are kept" in operator.engine
+            assert "anew in each product" in operator.engine
+            assert operator.engine.endswith(".")
     assert "all 4 batches are kept" in everything.hessian().engine
 
 

@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode  # noqa: E402
 from torch_networks import NETWORKS, dense_gauss_newton, dense_hessian, gradient_difference, make, relative  # noqa: E402
 
 import linop_spectra as ls  # noqa: E402
+from linop_spectra.adapters.torch import layer_derivatives  # noqa: E402
 from linop_spectra.adapters.torch import second_derivatives as module  # noqa: E402
 from linop_spectra.adapters.torch.layer_derivatives import HigherDerivative  # noqa: E402
 from linop_spectra.adapters.torch.second_derivatives import second_derivatives  # noqa: E402
@@ -53,8 +54,11 @@ def derivatives(call, arrays, *, curved, wanted):
     graph = torch.autograd.grad(z, live, u, create_graph=True)
     directions = [waves(g, 2.0 + i) for i, g in enumerate(graph)]
     (pushed,) = torch.autograd.grad(graph, u, directions, retain_graph=True)
-    found = [y, *plain, *graph, pushed]
+    # Where the gradient counts as a function of `u` only, its own value is not computed.
+    assert [g.shape for g in graph] == [p.shape for p in plain]
+    found = [y, *plain, pushed]
     if curved:
+        found += graph
         found += torch.autograd.grad(graph, live, directions, retain_graph=True, materialize_grads=True)
         again = torch.autograd.grad(graph, live, directions, materialize_grads=True)
         assert all(torch.equal(a, b) for a, b in zip(found[-len(live) :], again, strict=True))
@@ -113,9 +117,39 @@ def test_elementwise(name):
     check(call, [array(4, 3, 6)], replaced)
 
 
+@pytest.mark.parametrize("name", ["gelu", "gelu, tanh", "silu", "of a transpose"])
+def test_arrays_that_are_worked_on_in_pieces(name, monkeypatch):
+    monkeypatch.setattr(layer_derivatives, "_PIECE", 5)
+    call, replaced = ELEMENTWISE[name]
+    check(call, [array(4, 3, 6)], replaced)
+
+
 def test_other_types_asked_of_softmax_are_left_to_torch():
     check(lambda x: torch.softmax(x, 1, dtype=DOUBLE), [array(4, 3, dtype=torch.float32)], None)
     check(lambda x: functional.softmax(x, 1, dtype=torch.float32).double(), [array(4, 3)], None)
+
+
+LINEAR = {
+    "linear": (lambda x, w, b: functional.linear(x, w, b), (4, 3, 6), "linear layers"),
+    "linear, keywords": (lambda x, w, b: functional.linear(input=x, weight=w, bias=b), (4, 6), "linear layers"),
+    "linear, no bias": (lambda x, w, b: functional.linear(x, w) * b, (4, 3, 6), "linear layers"),
+    "linear, module": (lambda x, w, b: torch.func.functional_call(nn.Linear(6, 5), {"weight": w, "bias": b}, x), (2, 6), "linear layers"),
+    "linear, of a transpose": (lambda x, w, b: functional.linear(x.transpose(0, 2), w, b), (6, 2, 4), "linear layers"),
+    "linear, of a transposed weight": (lambda x, w, b: functional.linear(x, w.t().contiguous().t(), b), (4, 6), "linear layers"),
+    "linear, broadcast": (lambda x, w, b: functional.linear(x[:1].expand(4, 3, 6), w, b), (2, 3, 6), "linear layers"),
+    "linear, of one row": (lambda x, w, b: functional.linear(x, w, b), (6,), None),
+    "linear, one output": (lambda x, w, b: functional.linear(x, w[0]) * b[0], (4, 6), None),
+    "linear, bias of one": (lambda x, w, b: functional.linear(x, w, b[:1]), (4, 6), None),
+}
+
+
+@pytest.mark.parametrize("frozen", ["", "x", "w", "b", "wb", "xw", "xb"])
+@pytest.mark.parametrize("name", LINEAR)
+def test_linear_layers(name, frozen):
+    call, shape, replaced = LINEAR[name]
+    arrays = [array(*shape, frozen="x" in frozen), array(5, 6, seed=1, frozen="w" in frozen), array(5, seed=2, frozen="b" in frozen)]
+    inside = "xw" if name == "linear, no bias" else "xwb"
+    check(call, arrays, replaced if set(inside) - set(frozen) else None)
 
 
 NORMS = {
@@ -396,15 +430,13 @@ def test_networks(name):
     for operator in (hessian, gauss_newton):
         assert ls.check_operator(operator).passed
     replaced = {
-        "silu": "SiLU", "layer norm": "GELU and layer normalisation", "group norm": "SiLU and convolution",
-        "batch norm": "ReLU, batch normalisation and convolution", "max pooling": "ReLU and convolution",
-        "encoder layer": "ReLU and layer normalisation",
-    }.get(name)  # fmt: skip
-    if replaced is None:
-        assert "closed-form" not in hessian.engine
-    else:
-        assert f"retained graph of the gradient, with closed-form second derivatives of {replaced};" in hessian.engine
-        assert f"retained, with closed-form derivatives of {replaced};" in gauss_newton.engine
+        "silu": "SiLU and linear layers", "layer norm": "GELU, layer normalisation and linear layers",
+        "group norm": "SiLU, convolution and linear layers", "max pooling": "ReLU, convolution and linear layers",
+        "batch norm": "ReLU, batch normalisation, convolution and linear layers",
+        "encoder layer": "ReLU, layer normalisation and linear layers",
+    }.get(name, "linear layers")  # fmt: skip
+    assert f"retained graph of the gradient, with closed-form second derivatives of {replaced};" in hessian.engine
+    assert f"retained, with closed-form derivatives of {replaced};" in gauss_newton.engine
 
 
 def test_tied_and_frozen_parameters():
@@ -429,6 +461,34 @@ def test_tied_and_frozen_parameters():
         assert relative(objective.ggn().to_dense(), dense_gauss_newton(model, x, lambda z: functional.cross_entropy(z, y))) < 1e-12
 
 
+@pytest.mark.parametrize("matrix", ["hessian", "ggn"])
+def test_weights_whose_gradient_is_read(matrix):
+    """Computed from other parameters, used several times, and in other functions besides: nothing of that may be a placeholder."""
+
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))
+            self.middle, self.last = nn.Linear(4, 4), nn.Linear(4, 3)
+
+        def forward(self, x):
+            x = torch.tanh(self.middle(torch.tanh(self.first(x))))
+            x = torch.tanh(functional.linear(x, self.middle.weight.t(), self.middle.bias.exp()))
+            return self.last(x @ self.middle.weight) * self.middle.weight.square().sum()
+
+    torch.manual_seed(0)
+    model, x, y = Shared().double(), array(5, 4, frozen=True), torch.tensor([0, 1, 2, 0, 1])
+    operator = getattr(ls.objective(model, "cross_entropy", (x, y)), matrix)()
+    if matrix == "hessian":
+        v = np.random.default_rng(0).standard_normal(operator.shape[0])
+        expected, product = gradient_difference(model, lambda m: functional.cross_entropy(m(x), y), v), operator @ v
+        assert relative(product, expected) < 1e-7
+    else:
+        dense = dense_gauss_newton(model, x, lambda z: functional.cross_entropy(z, y))
+        assert relative(operator.to_dense(), dense) < 1e-12
+    assert "linear layers" in operator.engine
+
+
 def test_sizes_decide(monkeypatch):
     monkeypatch.setattr(module, "SMALLEST", 12)
     for size, scale, replaced in ((11, 1.0, False), (12, 1.0, True), (6, 2.0, True), (6, 1.9, False)):
@@ -437,21 +497,39 @@ def test_sizes_decide(monkeypatch):
         assert bool(mode.sentence) == replaced
 
 
-def test_measured_sizes_are_those_of_the_kept_graph():
-    """By the same hooks around the graph of the whole batch."""
-    model, inputs, targets = make("layer norm", examples=64)
+class Box:
+    """What a graph holds in place of a tensor."""
+
+    def __init__(self, tensor):
+        self.tensor = tensor.detach()
+
+
+@pytest.mark.parametrize("matrix", ["hessian", "ggn", "residual"])
+@pytest.mark.parametrize("name", ["layer norm", "batch norm", "encoder layer", "gru"])
+def test_measured_sizes_are_those_of_the_kept_graph(name, matrix):
+    """By hooks around everything that a graph saves, as far as it still does so after a product."""
+    model, inputs, targets = make(name, examples=64)
     objective = ls.objective(model, "cross_entropy", (inputs, targets))
-    held = {}
+    alive = weakref.WeakSet()
 
     def pack(tensor):
-        held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
+        box = Box(tensor)
+        alive.add(box)
+        return box
 
-    with objective.functions.session(), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        graph = objective.functions.differentiable_gradient(objective.point, next(objective.batches()))
-    assert "GELU" in graph.closed_forms
-    measured = objective.functions.retained_bytes(objective.point, next(objective.batches()))
-    assert measured == pytest.approx(sum(held.values()), rel=0.2)
+    _ = objective.gradient()  # copies of a first pass are not kept
+    operator = getattr(objective, matrix)()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda box: box.tensor):
+        _ = operator @ objective.parameters()
+    held = {box.tensor.untyped_storage().data_ptr(): box.tensor.untyped_storage().nbytes() for box in alive}
+    for tensor in (*objective.point.leaves, *next(objective.batches())):
+        held.pop(tensor.untyped_storage().data_ptr(), None)
+    found = operator._linearizations._spent
+    # The results themselves are held, too, unless they are placeholders.
+    assert 0.9 * sum(held.values()) <= found <= sum(held.values()) + objective.num_parameters * 8 + 5000
+    if matrix == "hessian":
+        estimate = objective.functions.retained_bytes(objective.point, next(objective.batches()))
+        assert estimate == pytest.approx(found, rel=0.35)
 
 
 @pytest.mark.parametrize("name", ["layer norm", "batch norm", "max pooling", "encoder layer"])

@@ -108,3 +108,39 @@ def test_half_precision_models(dtype):
         assert S.noise_floor > 1e-5
     (_, _), (largest, _) = ls.spectral_density(ls.objective(rounded, "cross_entropy", (x.to(dtype), y)).hessian()).extreme_eigenvalues()
     assert largest == pytest.approx(exact[-1], rel=20 * torch.finfo(dtype).eps)
+
+
+class Mixed(torch.nn.Module):
+    """Single precision outside, half precision where it computes."""
+
+    def __init__(self, decorated=False):
+        super().__init__()
+        self.first, self.last, self.decorated = torch.nn.Linear(6, 10), torch.nn.Linear(10, 3), decorated
+
+    def compute(self, x):
+        return self.last(torch.tanh(self.first(x))).float()
+
+    def forward(self, x):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return self.compute(x)
+
+
+class Decorated(Mixed):
+    forward = torch.autocast("cpu", dtype=torch.bfloat16)(Mixed.compute)
+
+
+@pytest.mark.parametrize("kind", [Mixed, Decorated])
+def test_mixed_precision_inside_a_model_is_in_the_noise_floor(kind):
+    torch.manual_seed(0)
+    model = kind()
+    x, y = data(60)
+    plain = torch.nn.Sequential(model.first, torch.nn.Tanh(), model.last)
+    exact = np.linalg.eigvalsh(ls.objective(plain, "cross_entropy", (x, y)).hessian().to_dense())
+    eps = torch.finfo(torch.bfloat16).eps
+    assert ls.objective(plain, "cross_entropy", (x, y)).hessian().unit_rounding == np.finfo(np.float32).eps
+    for matrix in ("hessian", "ggn"):
+        operator = getattr(ls.objective(model, "cross_entropy", (x, y)), matrix)()
+        assert operator.unit_rounding == eps  # before the first product: the symmetry of that is judged by it
+        assert ls.spectral_density(operator, num_steps=30).noise_floor > 1e-5
+    hessian = ls.objective(model, "cross_entropy", (x, y)).hessian()
+    assert ls.eigsh(hessian, 1, tol=0.05).eigenvalues[0] == pytest.approx(exact[-1], rel=20 * eps)

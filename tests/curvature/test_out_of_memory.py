@@ -94,4 +94,89 @@ def test_other_errors_are_not_retried():
     hessian = ls.objective(limited, "cross_entropy", data(), batch_size=10).hessian()
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         _ = hessian @ np.ones(8)
-    assert len(limited.failures) == 1
+    # The first forward pass in double precision is tried once more with the narrower types that a model may insist on.
+    assert len(limited.failures) == 2
+
+
+# -- what does not go through the products of a curvature operator -----------------------------------------------------
+
+MATRICES = {
+    "monte-carlo fisher": lambda objective: objective.fisher("mc", num_samples=2),
+    "empirical fisher": lambda objective: objective.fisher("empirical"),
+    "residual": lambda objective: objective.residual(),
+    "covariance": lambda objective: objective.gradient_covariance(),
+    "second moment": lambda objective: objective.gradient_covariance(centered=False),
+    "jacobian": lambda objective: objective.jacobian(),
+    "transposed jacobian": lambda objective: objective.jacobian().H,
+    "kernel": lambda objective: objective.ntk(),
+    "means of classes": lambda objective: objective.class_structure().A1,
+}
+
+
+@pytest.mark.filterwarnings("ignore:Memory ran out inside a product")
+@pytest.mark.parametrize("name", MATRICES)
+def test_every_matrix_is_the_same_in_smaller_plans(name):
+    limited, free = pair(4)
+    operator, expected = (MATRICES[name](ls.objective(m, "cross_entropy", data(), batch_size=10)) for m in (limited, free))
+    v = np.random.default_rng(0).standard_normal((operator.shape[1], 3))
+    limited.failures.clear()
+    np.testing.assert_allclose(operator @ v, expected @ v, rtol=1e-11, atol=1e-14)
+    np.testing.assert_allclose(operator @ v[:, 1], expected @ v[:, 1], rtol=1e-11, atol=1e-14)
+    assert len(limited.failures) > 2
+
+
+@pytest.mark.filterwarnings("ignore:Memory ran out inside a product")
+def test_vectors_one_at_a_time_alone():
+    """Where that is enough, as it is for a forward mode that holds as many directions as there are vectors."""
+    _, free = pair(4)
+    for name in ("covariance", "monte-carlo fisher", "jacobian"):
+        operator, expected = (MATRICES[name](ls.objective(free, "cross_entropy", data(), batch_size=10)) for _ in range(2))
+        kept = operator._space._linearizations if name == "jacobian" else operator._linearizations
+        kept.retreat()
+        kept.retreat()
+        assert kept.one_by_one
+        v = np.random.default_rng(0).standard_normal((8, 3))
+        np.testing.assert_allclose(operator @ v, expected @ v, rtol=1e-12, atol=1e-15)
+
+
+def test_gradient_and_value():
+    limited, free = pair(4)
+    objective, expected = (ls.objective(m, "cross_entropy", data(), batch_size=10, weight_decay=0.1) for m in (limited, free))
+    with pytest.warns(UserWarning, match="pass over the data: each batch is cut into [24] pieces") as caught:
+        gradient = objective.gradient()
+    assert len(caught) == 2
+    np.testing.assert_allclose(gradient, expected.gradient(), rtol=1e-12)
+    limited.failures.clear()
+    np.testing.assert_allclose(objective.gradient(), gradient, rtol=1e-14)  # the plan is remembered
+    assert not limited.failures
+
+    class Forward(Limited):
+        def forward(self, x):
+            with torch.enable_grad():
+                return super().forward(x)
+
+    narrow = Forward(4).double()
+    narrow.load_state_dict(free.state_dict())
+    objective = ls.objective(narrow, "cross_entropy", data(), batch_size=10, weight_decay=0.1)
+    with pytest.warns(UserWarning, match="each batch is cut into [24] pieces"):
+        value = objective.value()
+    assert value == pytest.approx(expected.value(), rel=1e-12)
+
+
+def test_the_gradient_of_a_loss_that_does_not_add_up():
+    limited, _ = pair(4)
+
+    def contrast(outputs, targets):
+        return (outputs - outputs.mean(dim=0)).square().sum(), len(outputs)
+
+    with pytest.raises(MemoryError, match=r"smallest plan: whole batches, which cannot be cut.*can't allocate memory"):
+        ls.objective(limited, contrast, data(), batch_size=10).gradient()
+
+
+@pytest.mark.filterwarnings("ignore:Memory ran out inside a product")
+def test_outputs_whose_rows_are_no_examples_are_not_cut():
+    """Pieces of them, one after another, are not the outputs of the batch."""
+    limited, _ = pair(4)
+    loss = ls.BatchLoss(outputs=lambda model, batch: model(batch).T, loss=lambda outputs, batch: (outputs.square().sum(), len(batch)))
+    with pytest.raises(MemoryError, match="smallest plan"):
+        _ = ls.objective(limited, loss, [data()[0]]).jacobian() @ np.ones(8)

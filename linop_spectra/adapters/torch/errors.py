@@ -64,7 +64,7 @@ def refuse_once_differentiable(graph: Any) -> None:
     TypeError
         When there is such a function.
     """
-    for node in _nodes(graph):
+    for node in nodes(graph):
         function: Any = getattr(type(node), "_forward_cls", None)
         backward = getattr(function, "backward", None)
         if backward is not None and getattr(backward, "__module__", "") != "torch.autograd.function":
@@ -79,7 +79,7 @@ def refuse_once_differentiable(graph: Any) -> None:
 
 def leaf_variables(graph: Any) -> list[Any]:
     """Tensors that require a gradient and that a graph, given by the ``grad_fn`` of its outputs, ends in."""
-    found = (getattr(node, "variable", None) for node in _nodes(graph))
+    found = (getattr(node, "variable", None) for node in nodes(graph))
     return [variable for variable in found if variable is not None]
 
 
@@ -109,8 +109,9 @@ def refuse_references(graph: Any, names: Mapping[int, str]) -> None:
             )
 
 
-def _nodes(graph: Any) -> Iterator[Any]:
-    seen, waiting = set(), [graph]
+def nodes(graph: Any, seen: set[Any] | None = None) -> Iterator[Any]:
+    """Nodes of a graph, each once, but for those in `seen`, which grows."""
+    seen, waiting = set() if seen is None else seen, [graph]
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:

@@ -21,18 +21,20 @@ from .batches import TorchBatches, leaves, map_leaves
 from .context import RandomState, curvature_mode
 from .custom_losses import require_scalar
 from .errors import explained
+from .graph_size import graph_bytes
 from .layer_derivatives import HigherDerivative
 from .likelihood import BATCH_STATISTICS, OutputSpace
 from .linearization import TorchLinearization
 from .losses import OutputLoss
 from .modes import has_recurrence, uses_batch_statistics
 from .module import PureModule
+from .nested_derivatives import ElementaryNorms, Watch, mentions_mixed_precision
 from .parameter_files import read_parameters, without_wrappers
 from .second_derivatives import second_derivatives
-from .vectors import Layout, Tensors, TensorSum
+from .vectors import Layout, Only, Tensors, TensorSum, filled
 
-_MEASURED_EXAMPLES, _MEASURED_SHARE = 16, 4
-"""A batch is measured on a quarter of its examples, and on at most 16."""
+_MEASURED_EXAMPLES, _MEASURED_SHARE = 16, 16
+"""A batch is measured on a sixteenth of its examples, and on at most 16."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -90,6 +92,8 @@ class TorchFunctions(OutputSpace):
         self.forward_mode_failure = ""
         self.forward_mode_works = False
         self.differentiates_inside = False  # the model or the loss does, as far as is known
+        self._watched = False
+        self._may_round = mentions_mixed_precision(model)
         self._unused: set[int] = set()
         self._writes_to_batch: bool | None = None
         self._random_state = RandomState(layout.device)
@@ -158,7 +162,20 @@ class TorchFunctions(OutputSpace):
             name: value if value.dtype == dtype else value.to(dtype)
             for name, value, dtype in zip(self.names, parameters, self._layout.model_dtypes, strict=True)
         }
-        return self._untouched(lambda own: self._module.call(self.loss.outputs, values, dict(rest), own), batch)
+
+        def call(own: Any) -> Any:
+            return self._module.call(self.loss.outputs, values, dict(rest), own)
+
+        if not self._watched:
+            with Watch() as watch:
+                outputs = self._untouched(call, batch)
+            self._watched = True
+            self.unit_rounding = max(self.unit_rounding, watch.rounding)
+            if not watch.found:
+                return outputs
+            self.differentiates_inside = True
+        with ElementaryNorms() if self.differentiates_inside else contextlib.nullcontext():
+            return self._untouched(call, batch)
 
     def _untouched(self, call: Callable[[Any], Any], batch: Any) -> Any:
         """``call`` of a batch that may be written to: containers are always copied, arrays where the first call wrote to some."""
@@ -249,16 +266,19 @@ class TorchFunctions(OutputSpace):
         weights: Tensor | None = None,
         create_graph: bool = False,
         retain_graph: bool | None = None,
+        only: Only = None,
     ) -> Tensors:
         """Gradient in the leaves, zero for parameters that are really unused; others without a gradient are refused."""
+        indices = range(len(leaves)) if only is None else only
         if not outputs.requires_grad:
-            found: tuple[Tensor | None, ...] = (None,) * len(leaves)
+            found: tuple[Tensor | None, ...] = (None,) * len(indices)
         else:
+            inputs = [leaves[i] for i in indices]
             found = torch.autograd.grad(
-                outputs, leaves, weights, create_graph=create_graph, retain_graph=retain_graph, allow_unused=True
+                outputs, inputs, weights, create_graph=create_graph, retain_graph=retain_graph, allow_unused=True
             )
-        self._note_unused([i for i, g in enumerate(found) if g is None], point, batch)
-        return tuple(torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, found, strict=True))
+        self._note_unused([i for i, g in zip(indices, found, strict=True) if g is None], point, batch)
+        return filled(leaves, indices, found)
 
     def _note_unused(self, indices: Sequence[int], point: TorchPoint, batch: Any) -> None:
         """Say once which parameters count for nothing; raise when one matters although no gradient reaches it."""
@@ -306,6 +326,19 @@ class TorchFunctions(OutputSpace):
         with torch.no_grad(), self.frozen_randomness():
             return self.pure_outputs(point.leaves, point.rest, batch)
 
+    def look(self, point: TorchPoint, batches: Batches) -> None:
+        """Find out how the model rounds, by a forward pass on one example where its code leaves that open."""
+        if self._watched or not self._may_round:
+            return
+        batch = next(iter(batches))
+        one = self.take(batch, np.arange(1))
+        with self.session():
+            try:
+                self.outputs_at(point, batch if one is None else one)
+            except (RuntimeError, ValueError, TypeError, IndexError):  # it insists on its batch size, or fails in the product as well
+                self._watched = False
+                self.outputs_at(point, batch)
+
     def of_inputs(self, point: TorchPoint, batch: Any) -> tuple[Any, TorchPoint]:
         """The loss of one batch as a function of its inputs."""
         from .variables import InputFunctions
@@ -336,26 +369,17 @@ class TorchFunctions(OutputSpace):
         try:
             if self._writes_to_batch is None:
                 self.outputs_at(point, part)  # the copies of a first call would count
-            size = int(factor * self._measured_bytes(point, part, factor))
+            return self._measured_bytes(point, part, factor)
         except (RuntimeError, ValueError, TypeError, IndexError):
             if part is batch:
                 raise
-            size = self._measured_bytes(point, batch, 1.0)  # the model insists on its batch size, or says what is wrong with it
-        return size
+            return self._measured_bytes(point, batch, 1.0)  # the model insists on its batch size, or says what is wrong with it
 
     def _measured_bytes(self, point: TorchPoint, batch: Any, scale: float) -> int:
-        held: dict[int, int] = {}
-
-        def pack(tensor: Tensor) -> Tensor:
-            storage = tensor.untyped_storage()
-            held[storage.data_ptr()] = storage.nbytes()
-            return tensor.detach()  # not the tensor itself, which would make a reference cycle
-
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            graph = self.differentiable_gradient(point, batch, scale=scale)
-        for tensor in (*graph.leaves, *point.rest.values(), *leaves(batch)):
-            held.pop(tensor.untyped_storage().data_ptr(), None)
-        return sum(held.values())
+        graph = self.differentiable_gradient(point, batch, scale=scale)
+        ends = graph_bytes((g.detach() for g in graph.gradient), graph.leaves)
+        held_anyway = (*graph.leaves, *point.rest.values(), *leaves(batch), *graph.gradient)
+        return ends + int(scale * graph_bytes(graph.gradient, held_anyway))
 
     # -- data ----------------------------------------------------------------------------------------------------------
 

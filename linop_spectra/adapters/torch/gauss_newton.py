@@ -19,7 +19,7 @@ from torch.autograd import forward_ad
 from .errors import refuse_once_differentiable
 from .layer_derivatives import HigherDerivative
 from .second_derivatives import second_derivatives
-from .vectors import Tensors
+from .vectors import Only, Tensors
 
 if TYPE_CHECKING:
     from .functions import TorchFunctions, TorchPoint
@@ -40,19 +40,24 @@ class JacobianEngine:
         """The outputs, without a graph."""
         return self._with_graph().detach()
 
+    @property
+    def ends(self) -> list[Tensor]:
+        """Results whose graphs are kept."""
+        return [] if self._graph is None else [self._graph]
+
     def _with_graph(self) -> Tensor:
         if self._graph is None:
             self._graph = self._functions.differentiable_outputs(self._leaves, self._point, self._batch)
         return self._graph
 
-    def jvp(self, v: Tensors) -> Tensor:
+    def jvp(self, v: Tensors, only: Only = None) -> Tensor:
         """Jacobian times `v`."""
         raise TypeError(f"{type(self).__name__} does not define its product.")
 
-    def vjp(self, u: Tensor) -> Tensors:
+    def vjp(self, u: Tensor, only: Only = None) -> Tensors:
         """Transposed Jacobian times `u`."""
         return self._functions.checked_gradient(
-            self._point, self._batch, self._with_graph(), self._leaves, weights=u, retain_graph=True
+            self._point, self._batch, self._with_graph(), self._leaves, weights=u, retain_graph=True, only=only
         )
 
 
@@ -71,7 +76,12 @@ class DoubleReverse(JacobianEngine):
             except HigherDerivative:
                 functions.differentiates_inside = True
 
-    def jvp(self, v: Tensors) -> Tensor:
+    @property
+    def ends(self) -> list[Tensor]:
+        """Results whose graphs are kept."""
+        return [*super().ends, *(self._transposed[1] if self._transposed is not None else ())]
+
+    def jvp(self, v: Tensors, only: Only = None) -> Tensor:
         """Jacobian times `v`."""
         if self._transposed is None:
             outputs = self._with_graph()
@@ -84,9 +94,11 @@ class DoubleReverse(JacobianEngine):
             live = [i for i, g in enumerate(pulled) if g.requires_grad]
             self._transposed = u, [pulled[i] for i in live], live
         u, pulled_live, live = self._transposed
-        if not live:
+        chosen = [(end, v[i]) for end, i in zip(pulled_live, live, strict=True) if only is None or i in only]
+        if not chosen:
             return torch.zeros_like(u)
-        (slope,) = torch.autograd.grad(pulled_live, u, [v[i] for i in live], retain_graph=True, allow_unused=True)
+        ends, directions = zip(*chosen, strict=True)
+        (slope,) = torch.autograd.grad(ends, u, directions, retain_graph=True, allow_unused=True)
         return torch.zeros_like(u) if slope is None else slope
 
 
@@ -97,11 +109,14 @@ class Dual(JacobianEngine):
         "Gauss-Newton products run one forward pass with dual numbers and backward through its graph, anew in each product"
     )
 
-    def jvp(self, v: Tensors) -> Tensor:
+    def jvp(self, v: Tensors, only: Only = None) -> Tensor:
         """Jacobian times `v`."""
         self._graph = None
         with forward_ad.dual_level():
-            duals = tuple(forward_ad.make_dual(leaf, direction) for leaf, direction in zip(self._leaves, v, strict=True))
+            duals = tuple(
+                forward_ad.make_dual(leaf, direction) if only is None or i in only else leaf
+                for i, (leaf, direction) in enumerate(zip(self._leaves, v, strict=True))
+            )
             outputs, slope = forward_ad.unpack_dual(self._functions.differentiable_outputs(duals, self._point, self._batch))
         self._graph = outputs
         return torch.zeros_like(outputs) if slope is None else slope.detach()

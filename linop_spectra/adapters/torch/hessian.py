@@ -11,21 +11,22 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from .errors import refuse_once_differentiable
-from .vectors import Tensors
+from .vectors import Only, Tensors, filled
 
 if TYPE_CHECKING:
     from .functions import TorchFunctions, TorchPoint
 
-Product = Callable[[Tensors], Tensors]
+Product = Callable[[Tensors, Only], Tensors]
 
 
 class HessianEngine:
-    """A product with the Hessian of one batch's summed loss, with its loss, terms, and a sentence on how it works."""
+    """A product with the Hessian of one batch's summed loss, the ends of its graph, the loss's terms, and a sentence on how it works."""
 
-    def __init__(self, product: Product, loss_sum: float, num_terms: float, sentence: str) -> None:
-        self.product, self.loss_sum, self.num_terms, self.sentence = product, loss_sum, num_terms, sentence
+    def __init__(self, product: Product, ends: list[Tensor], num_terms: float, sentence: str) -> None:
+        self.product, self.ends, self.num_terms, self.sentence = product, ends, num_terms, sentence
 
 
 def hessian_engine(functions: TorchFunctions, point: TorchPoint, batch: Any, num_products: int | None) -> HessianEngine:
@@ -35,18 +36,25 @@ def hessian_engine(functions: TorchFunctions, point: TorchPoint, batch: Any, num
     leaves, gradient = graph.leaves, graph.gradient
     # Entries that do not depend on the parameters have a zero second derivative.
     live = [i for i, g in enumerate(gradient) if g.requires_grad]
+    ends = [gradient[i] for i in live]
     retained = num_products != 1
 
-    def product(v: Tensors) -> Tensors:
-        if not live:
-            return tuple(torch.zeros_like(leaf) for leaf in leaves)
-        # A parameter that enters linearly has no second derivative: that is no sign of a missing one.
-        rows = torch.autograd.grad(
-            [gradient[i] for i in live], leaves, [v[i] for i in live], retain_graph=retained, allow_unused=True
-        )
-        return tuple(torch.zeros_like(leaf) if row is None else row for leaf, row in zip(leaves, rows, strict=True))
+    def product(v: Tensors, only: Only = None) -> Tensors:
+        chosen = [i for i in live if only is None or i in only]
+        inputs = range(len(leaves)) if only is None else only
+        rows: tuple[Tensor | None, ...] = ()
+        if chosen:
+            # A parameter that enters linearly has no second derivative: that is no sign of a missing one.
+            rows = torch.autograd.grad(
+                [gradient[i] for i in chosen],
+                [leaves[i] for i in inputs],
+                [v[i] for i in chosen],
+                retain_graph=retained,
+                allow_unused=True,
+            )
+        return filled(leaves, inputs, rows)
 
     sentence = "Hessian products run backward through a graph of the gradient that is built anew in each product"
     if num_products is None:
         sentence = "Hessian products run backward through a retained graph of the gradient"
-    return HessianEngine(product, graph.loss_sum, graph.num_terms, sentence + graph.closed_forms)
+    return HessianEngine(product, ends, graph.num_terms, sentence + graph.closed_forms)

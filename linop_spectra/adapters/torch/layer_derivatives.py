@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -59,6 +60,16 @@ class Purpose:
         if self.is_open:
             raise HigherDerivative()
 
+    @staticmethod
+    def ends(parameter: Tensor | None) -> bool:
+        """Whether the gradient in a parameter is an end of the graph, so that nothing reads its value."""
+        return parameter is not None and parameter.is_leaf
+
+
+def placeholder(like: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
+    """Stands for an array whose value nothing reads, without its memory."""
+    return like.new_ones(()).expand(like.shape if shape is None else shape)
+
 
 def refuse_third() -> None:
     """Raise inside the backward pass of a gradient that will be differentiated once more."""
@@ -73,58 +84,89 @@ class Relu(Function):
     """``max(x, 0)``. Its gradient is linear in `g` with a mask, for which torch itself adds up zeros as a second derivative."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, in_place: bool) -> Tensor:
+    def forward(ctx: Any, x: Tensor, in_place: bool, purpose: Purpose) -> Tensor:
         if in_place:
             y = x.relu_()
             ctx.mark_dirty(y)
         else:
             y = torch.relu(x)
+        ctx.purpose = purpose
         ctx.save_for_backward(y)
         return y
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
         (y,) = ctx.saved_tensors
-        return _aten.threshold_backward(g, y.detach(), 0), None
+        if ctx.purpose.curved or not torch.is_grad_enabled():
+            return _aten.threshold_backward(g, y.detach(), 0), None, None
+        return _ReluBackward.apply(g, y.detach()), None, None
 
 
-def _gelu(x: Tensor) -> Tensor:
-    """Second derivative of ``x Phi(x)``: ``phi(x) (2 - x^2)``."""
-    squares = x * x
-    density = (squares * -0.5).exp_().mul_(1 / math.sqrt(2 * math.pi))
-    return density.mul_(squares.neg_().add_(2))
+class _ReluBackward(Function):
+    """The masked gradient where its value is not read."""
+
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, y: Tensor) -> Tensor:
+        ctx.save_for_backward(y)
+        return placeholder(g)
+
+    @staticmethod
+    def backward(ctx: Any, vx: Tensor) -> Any:
+        refuse_third()
+        return _aten.threshold_backward(vx, ctx.saved_tensors[0], 0), None
 
 
-def _gelu_tanh(x: Tensor) -> Tensor:
-    """Second derivative of ``x (1 + t) / 2``, where ``t = tanh(u)``, ``u = k (x + c x^3)``: ``(1 - t^2) (u' + x (u'' - 2 t u'^2) / 2)``."""
+def _gelu(x: Tensor, slope: Tensor, bend: Tensor) -> None:
+    """Derivatives of ``x Phi(x)``: ``Phi(x) + x phi(x)`` and ``phi(x) (2 - x^2)``."""
+    torch.mul(x, x, out=bend)
+    density = (bend * -0.5).exp_().mul_(1 / math.sqrt(2 * math.pi))
+    torch.mul(x, math.sqrt(0.5), out=slope).erf_().mul_(0.5).add_(0.5).addcmul_(x, density)
+    bend.neg_().add_(2).mul_(density)
+
+
+def _gelu_tanh(x: Tensor, slope: Tensor, bend: Tensor) -> None:
+    """Derivatives of ``x (1 + t) / 2``, where ``t = tanh(u)`` and ``u = k (x + c x^3)``.
+
+    They are ``(1 + t + x (1 - t^2) u') / 2`` and ``(1 - t^2) (u' - x (t u'^2 - u'' / 2))``, and ``u'' = 6 k c x``.
+    """
     k, c = math.sqrt(2 / math.pi), 0.044715
-    squares = x * x
-    t = (squares * c).add_(1).mul_(x).mul_(k).tanh_()
-    slope = squares.mul_(3 * k * c).add_(k)
-    bend = (slope * slope).mul_(t).mul_(-2).add_(x, alpha=6 * k * c)
-    return bend.mul_(x).mul_(0.5).add_(slope).mul_(t.mul_(t).neg_().add_(1))
+    rate = torch.mul(x, x, out=slope)
+    t = torch.addcmul(x, x, rate, value=c).mul_(k).tanh_()
+    rate.mul_(3 * k * c).add_(k)
+    torch.mul(rate, rate, out=bend).mul_(t).sub_(x, alpha=3 * k * c)
+    torch.addcmul(rate, x, bend, value=-1, out=bend)
+    _aten.tanh_backward.grad_input(bend, t, grad_input=bend)
+    _aten.tanh_backward.grad_input(rate.mul_(x), t, grad_input=slope)
+    slope.add_(t).add_(1).mul_(0.5)
 
 
-def _silu(x: Tensor) -> Tensor:
-    """Second derivative of ``x s``, where ``s`` is the sigmoid of `x`: ``s (1 - s) (2 + x (1 - 2 s))``."""
+def _silu(x: Tensor, slope: Tensor, bend: Tensor) -> None:
+    """Derivatives of ``x s``, where ``s`` is the sigmoid of `x`: ``s (1 + x (1 - s))`` and ``s (1 - s) (2 + x (1 - 2 s))``."""
     s = torch.sigmoid(x)
-    bend = (s * -2).add_(1).mul_(x).add_(2).mul_(s)
-    return bend.mul_(s.neg_().add_(1))
+    torch.mul(s, -2, out=bend).add_(1).mul_(x).add_(2)
+    _aten.sigmoid_backward.grad_input(bend, s, grad_input=bend)
+    torch.sub(x, torch.mul(x, s, out=slope), out=slope).add_(1).mul_(s)
 
 
-def _gelu_slope(x: Tensor, approximate: str) -> Tensor:
-    return _aten.gelu_backward(x.new_ones(()).expand_as(x), x, approximate=approximate)
+# Value, both derivatives, and a magnitude of the input from where on the derivatives are constant to rounding; beyond it their
+# formulas could overflow to zero times infinity.
+_POINTWISE: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor, Tensor], None], float]] = {
+    "gelu": (torch.nn.functional.gelu, _gelu, 50.0),
+    "gelu_tanh": (lambda x: torch.nn.functional.gelu(x, approximate="tanh"), _gelu_tanh, 50.0),
+    "silu": (torch.nn.functional.silu, _silu, 1000.0),
+}
+_PIECE = 1 << 15
+"""Elements that a chain of operations works on at a time, so that what is in between stays near the processor."""
 
 
-# Value, first and second derivative, and a magnitude of the input from where on the derivatives are constant to rounding;
-# beyond it their formulas could overflow to zero times infinity.
-_POINTWISE: dict[str, tuple[Any, Any, Any, float]] = {
-    "gelu": (torch.nn.functional.gelu, lambda x: _gelu_slope(x, "none"), _gelu, 50.0),
-    "gelu_tanh": (
-        lambda x: torch.nn.functional.gelu(x, approximate="tanh"), lambda x: _gelu_slope(x, "tanh"), _gelu_tanh, 50.0
-    ),
-    "silu": (torch.nn.functional.silu, lambda x: _aten.silu_backward(x.new_ones(()).expand_as(x), x), _silu, 1000.0),
-}  # fmt: skip
+def _derivatives(name: str, x: Tensor) -> tuple[Tensor, Tensor]:
+    _, both, bound = _POINTWISE[name]
+    rows = x.reshape(-1)
+    slope, bend = torch.empty_like(rows), torch.empty_like(rows)
+    size = _PIECE if x.device.type == "cpu" else max(1, rows.numel())
+    for part, *out in zip(rows.split(size), slope.split(size), bend.split(size), strict=True):
+        both(part.clamp(-bound, bound), *out)
+    return slope.view(x.shape), bend.view(x.shape)
 
 
 class Pointwise(Function):
@@ -132,35 +174,34 @@ class Pointwise(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, name: str, purpose: Purpose) -> Tensor:
-        value, slope, _, bound = _POINTWISE[name]
-        ctx.name, ctx.purpose = name, purpose
-        ctx.save_for_backward(x, slope(x.clamp(-bound, bound)))
-        return value(x)
+        slope, bend = _derivatives(name, x)
+        ctx.purpose = purpose
+        ctx.save_for_backward(x, slope, bend if purpose.curved else None)
+        return _POINTWISE[name][0](x)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
-        x, slope = ctx.saved_tensors
+        x, slope, bend = ctx.saved_tensors
         if not torch.is_grad_enabled():
             return g * slope, None, None
         ctx.purpose.check()
-        return _PointwiseBackward.apply(g, x, slope, ctx.name) if ctx.purpose.curved else g * slope, None, None
+        return _PointwiseBackward.apply(g, x, slope, bend), None, None
 
 
 class _PointwiseBackward(Function):
     """``g f'(x)``, whose derivatives are ``vx f'(x)`` in `g` and ``vx g f''(x)`` in `x`."""
 
     @staticmethod
-    def forward(ctx: Any, g: Tensor, x: Tensor, slope: Tensor, name: str) -> Tensor:
-        _, _, bend, bound = _POINTWISE[name]
-        ctx.save_for_backward(slope, bend(x.clamp(-bound, bound)).mul_(g))
-        return g * slope
+    def forward(ctx: Any, g: Tensor, x: Tensor, slope: Tensor, bend: Tensor | None) -> Tensor:
+        ctx.save_for_backward(slope, None if bend is None else bend * g)
+        return placeholder(g) if bend is None else g * slope  # the value is read only where there is curvature
 
     @staticmethod
     def backward(ctx: Any, vx: Tensor) -> Any:
         refuse_third()
-        slope, bend = ctx.saved_tensors
+        slope, bent = ctx.saved_tensors
         wanted = ctx.needs_input_grad
-        return vx * slope if wanted[0] else None, vx * bend if wanted[1] else None, None, None
+        return vx * slope if wanted[0] else None, vx * bent if bent is not None and wanted[1] else None, None, None
 
 
 # -- softmax -------------------------------------------------------------------------------------------------------------------
@@ -182,9 +223,7 @@ class Softmax(Function):
         if not torch.is_grad_enabled():
             return torch._softmax_backward_data(g, y, ctx.dim, g.dtype), None, None
         ctx.purpose.check()
-        if not ctx.purpose.curved:
-            return torch._softmax_backward_data(g, y.detach(), ctx.dim, g.dtype), None, None
-        return _SoftmaxBackward.apply(g, y, ctx.dim), None, None
+        return _SoftmaxBackward.apply(g, y, ctx.dim, ctx.purpose.curved), None, None
 
 
 class _SoftmaxBackward(Function):
@@ -194,23 +233,29 @@ class _SoftmaxBackward(Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, g: Tensor, y: Tensor, dim: int) -> Tensor:
+    def forward(ctx: Any, g: Tensor, y: Tensor, dim: int, curved: bool) -> Tensor:
+        ctx.dim, ctx.curved = dim, curved
+        if not curved:  # the value is not read
+            ctx.save_for_backward(y)
+            return placeholder(g)
         product = g * y
         inner = product.sum(dim, keepdim=True)
         centred = torch.sub(g, inner, out=product)
-        ctx.dim = dim
         ctx.save_for_backward(y, centred, inner)
         return y * centred
 
     @staticmethod
     def backward(ctx: Any, vx: Tensor) -> Any:
         refuse_third()
+        if not ctx.curved:
+            (y,) = ctx.saved_tensors
+            return torch._softmax_backward_data(vx, y, ctx.dim, vx.dtype), None, None, None
         y, centred, inner = ctx.saved_tensors
         product = vx * y
         moved = product.sum(ctx.dim, keepdim=True)
         z = torch.sub(vx, moved, out=product)
         grad_y = torch.addcmul(moved.mul_(inner).neg_(), z, centred)
-        return z.mul_(y), grad_y, None
+        return z.mul_(y), grad_y, None, None
 
 
 # -- convolution ---------------------------------------------------------------------------------------------------------------
@@ -245,7 +290,7 @@ class Convolution(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, b: Tensor | None, geometry: Geometry, purpose: Purpose) -> Tensor:
-        ctx.geometry, ctx.purpose = geometry, purpose
+        ctx.geometry, ctx.purpose, ctx.ends = geometry, purpose, (purpose.ends(w), purpose.ends(b))
         ctx.save_for_backward(x, w)
         return geometry.forward(x, w, b)
 
@@ -258,18 +303,33 @@ class Convolution(Function):
         ctx.purpose.check()
         if not ctx.purpose.curved:
             x, w = x.detach(), w.detach()
-        return *_ConvolutionBackward.apply(g, x, w, ctx.geometry, mask), None, None
+        return *_ConvolutionBackward.apply(g, x, w, ctx.geometry, mask, ctx.ends, ctx.purpose.curved), None, None
 
 
 class _ConvolutionBackward(Function):
     """The gradients, for which ``S = <g, C(vx, w) + C(x, vw) + vb>``: its derivatives are read off."""
 
     @staticmethod
-    def forward(ctx: Any, g: Tensor, x: Tensor, w: Tensor, geometry: Geometry, mask: tuple[bool, bool, bool]) -> Any:
-        ctx.geometry = geometry
+    def forward(
+        ctx: Any,
+        g: Tensor,
+        x: Tensor,
+        w: Tensor,
+        geometry: Geometry,
+        mask: tuple[bool, bool, bool],
+        ends: tuple[bool, bool],
+        curved: bool,
+    ) -> Any:
+        ctx.geometry, ctx.shape = geometry, g.shape
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(g, x, w)
-        return tuple(geometry.backward(g, x, w, mask))
+        ctx.save_for_backward(g if curved else None, x, w)
+        read = (mask[0] and curved, mask[1] and curved and not ends[0], mask[2] and curved and not ends[1])
+        found = geometry.backward(g, x, w, read) if any(read) else (None, None, None)
+        shapes = (x.shape, w.shape, g.shape[1:2])
+        return tuple(
+            value if given else placeholder(g, shape) if asked else None
+            for value, given, asked, shape in zip(found, read, mask, shapes, strict=True)
+        )
 
     @staticmethod
     def backward(ctx: Any, vx: Tensor | None, vw: Tensor | None, vb: Tensor | None) -> Any:
@@ -281,7 +341,7 @@ class _ConvolutionBackward(Function):
             if vw is not None:
                 grad_g = geometry.forward(x, vw, vb)
             elif vb is not None:
-                grad_g = vb.view(1, -1, *[1] * (g.dim() - 2)).expand(g.shape)
+                grad_g = vb.view(1, -1, *[1] * (len(ctx.shape) - 2)).expand(ctx.shape)
             if vx is not None:
                 pushed = geometry.forward(vx, w, None)
                 grad_g = pushed if grad_g is None else pushed.add_(grad_g)
@@ -289,4 +349,4 @@ class _ConvolutionBackward(Function):
             grad_x = geometry.backward(g, x, vw, (True, False, False))[0]
         if wanted[2] and vx is not None:
             grad_w = geometry.backward(g, vx, w, (False, True, False))[1]
-        return grad_g, grad_x, grad_w, None, None
+        return grad_g, grad_x, grad_w, None, None, None, None

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from .batches import leaves
 from .gauss_newton import JacobianEngine, jacobian_engine
+from .graph_size import graph_bytes
 from .hessian import HessianEngine, hessian_engine
 from .losses import Product
 from .residual import ResidualEngine
-from .vectors import Tensors
+from .vectors import Only, Tensors
 
 if TYPE_CHECKING:
     from .functions import TorchFunctions, TorchPoint
@@ -80,6 +82,17 @@ class TorchLinearization:
             self._terms = self._functions.loss_sum(self._point, self._batch)[1]
         return self._terms
 
+    def num_bytes(self) -> int | None:
+        """Memory of the graphs that were made so far; None where there is none yet."""
+        made = [self.__dict__[name] for name in ("_hessian", "_residual", "_jacobian") if name in self.__dict__]
+        if not made:
+            return None
+        held_anyway = (*self._point.leaves, *self._point.rest.values(), *leaves(self._batch))
+        size = graph_bytes([end for engine in made for end in engine.ends], held_anyway)
+        # One that has served transposed products only will hold the graph of the others as well.
+        one_sided = "_jacobian" in self.__dict__ and len(self._jacobian.ends) == 1
+        return 2 * size if one_sided else size
+
     @property
     def engine(self) -> str:
         """The engines that were used so far."""
@@ -90,27 +103,31 @@ class TorchLinearization:
         """The model's outputs."""
         return self._jacobian.outputs
 
-    def hvp(self, v: Tensors) -> Tensors:
+    def restricted(self, indices: tuple[int, ...]) -> RestrictedLinearization:
+        """The same for vectors that are zero outside of some parameters."""
+        return RestrictedLinearization(self, indices)
+
+    def hvp(self, v: Tensors, only: Only = None) -> Tensors:
         """Hessian of the summed loss times `v`."""
-        product = self._hessian.product(v)
+        product = self._hessian.product(v, only)
         if self._num_products == 1:
             del self.__dict__["_hessian"]  # its graph is spent
         return product
 
-    def residual(self, v: Tensors) -> Tensors:
+    def residual(self, v: Tensors, only: Only = None) -> Tensors:
         """Hessian minus Gauss-Newton matrix of the summed loss, times `v`."""
-        product = self._residual.product(v)
+        product = self._residual.product(v, only)
         if self._num_products == 1:
             del self.__dict__["_residual"]  # its graph is spent
         return product
 
-    def jvp(self, v: Tensors) -> Tensor:
+    def jvp(self, v: Tensors, only: Only = None) -> Tensor:
         """Jacobian of the outputs times `v`."""
-        return self._jacobian.jvp(v)
+        return self._jacobian.jvp(v, only)
 
-    def vjp(self, u: Tensor) -> Tensors:
+    def vjp(self, u: Tensor, only: Only = None) -> Tensors:
         """Transposed Jacobian of the outputs times `u`."""
-        return self._jacobian.vjp(u)
+        return self._jacobian.vjp(u, only)
 
     def loss_hessian(self, u: Tensor) -> Tensor:
         """Hessian of the summed loss in the outputs, times `u`."""
@@ -119,3 +136,59 @@ class TorchLinearization:
     def loss_gradient(self) -> Tensor:
         """Gradient of the summed loss in the outputs."""
         return self._output_gradient
+
+
+class RestrictedLinearization:
+    """A linearization for vectors that are zero outside of some parameters; rows of the others come out as zeros.
+
+    Where those parameters belong to the last layers, products need not run through the others.
+
+    Parameters
+    ----------
+    whole : TorchLinearization
+        Shared with other products.
+    only : tuple of int
+        The parameters.
+    """
+
+    def __init__(self, whole: TorchLinearization, only: tuple[int, ...]) -> None:
+        self._whole, self._only = whole, only
+
+    @property
+    def num_terms(self) -> float:
+        """Terms in the batch's loss."""
+        return self._whole.num_terms
+
+    @property
+    def engine(self) -> str:
+        """The engines that were used so far."""
+        return self._whole.engine
+
+    @property
+    def outputs(self) -> Tensor:
+        """The model's outputs."""
+        return self._whole.outputs
+
+    def hvp(self, v: Tensors) -> Tensors:
+        """Hessian of the summed loss times `v`."""
+        return self._whole.hvp(v, self._only)
+
+    def residual(self, v: Tensors) -> Tensors:
+        """Hessian minus Gauss-Newton matrix of the summed loss, times `v`."""
+        return self._whole.residual(v, self._only)
+
+    def jvp(self, v: Tensors) -> Tensor:
+        """Jacobian of the outputs times `v`."""
+        return self._whole.jvp(v, self._only)
+
+    def vjp(self, u: Tensor) -> Tensors:
+        """Transposed Jacobian of the outputs times `u`."""
+        return self._whole.vjp(u, self._only)
+
+    def loss_hessian(self, u: Tensor) -> Tensor:
+        """Hessian of the summed loss in the outputs, times `u`."""
+        return self._whole.loss_hessian(u)
+
+    def loss_gradient(self) -> Tensor:
+        """Gradient of the summed loss in the outputs."""
+        return self._whole.loss_gradient()

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...curvature.out_of_memory import is_out_of_memory
 from ..common import listed, matching_names
 from .errors import leaf_variables, refuse_references
 from .forward_pass import ForwardPass, needs_replacements, refuse_rescaling
@@ -228,8 +229,8 @@ class PureModule:
         try:
             with ForwardPass(double=self._double, fixed=fixed):
                 result = torch.func.functional_call(self._program, state, (function, batch))
-        except (RuntimeError, TypeError, ValueError, AssertionError):
-            if not self._double or self._double_works:
+        except (RuntimeError, TypeError, ValueError, AssertionError) as error:
+            if not self._double or self._double_works or is_out_of_memory(error):
                 raise
             # The model relies on narrower types somewhere: if that is all, it gets them.
             with ForwardPass(double=False, fixed=fixed):

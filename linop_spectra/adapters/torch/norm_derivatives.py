@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from .layer_derivatives import Purpose, refuse_third
+from .layer_derivatives import Purpose, placeholder, refuse_third
 
 
 def _rows(x: Tensor) -> tuple[int, ...]:
@@ -38,7 +38,7 @@ class EvaluatedBatchNorm(Function):
         ctx.shape = shape = (1, -1, *[1] * (x.dim() - 2))
         s = (variance + eps).rsqrt()
         h = (x - mean.view(shape)).mul_(s.view(shape))
-        ctx.purpose = purpose
+        ctx.purpose, ctx.ends = purpose, (purpose.ends(w), purpose.ends(b))
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(h, w, s)
         return torch.nn.functional.batch_norm(x, mean, variance, w, b, eps=eps), h
@@ -53,7 +53,7 @@ class EvaluatedBatchNorm(Function):
             ctx.purpose.check()
             if not ctx.purpose.curved:
                 h, w = h.detach(), w.detach()
-            return *_EvaluatedBatchNormBackward.apply(g, h, w, s, ctx.shape), *none
+            return *_EvaluatedBatchNormBackward.apply(g, h, w, s, ctx.shape, ctx.ends, ctx.purpose.curved), *none
         gx = gw = gb = None
         if ctx.needs_input_grad[0]:
             gx = g * (w * s).view(ctx.shape)
@@ -70,10 +70,15 @@ class _EvaluatedBatchNormBackward(Function):
     """``(g w s, sum g h, sum g)``: derivatives ``vx w s + vw h + vb`` in `g`, ``g vw`` in `h`, and ``s sum g vx`` in `w`."""
 
     @staticmethod
-    def forward(ctx: Any, g: Tensor, h: Tensor, w: Tensor, s: Tensor, shape: tuple[int, ...]) -> Any:
+    def forward(
+        ctx: Any, g: Tensor, h: Tensor, w: Tensor, s: Tensor, shape: tuple[int, ...], ends: tuple[bool, bool], curved: bool
+    ) -> Any:
         ctx.shape = shape
-        ctx.save_for_backward(g, h, w, s)
-        return g * (w * s).view(shape), (g * h).sum(_all_but_channels(g)), g.sum(_all_but_channels(g))
+        ctx.save_for_backward(g if curved else None, h, w, s)
+        gx = g * (w * s).view(shape) if curved else placeholder(g)
+        gw = (g * h).sum(_all_but_channels(g)) if curved and not ends[0] else placeholder(w)
+        gb = g.sum(_all_but_channels(g)) if curved and not ends[1] else placeholder(w)
+        return gx, gw, gb
 
     @staticmethod
     def backward(ctx: Any, vx: Tensor, vw: Tensor, vb: Tensor) -> Any:
@@ -83,7 +88,7 @@ class _EvaluatedBatchNormBackward(Function):
         grad_g = torch.addcmul(vb.view(shape), h, vw.view(shape)).addcmul_(vx, (w * s).view(shape)) if wanted[0] else None
         grad_h = g * vw.view(shape) if wanted[1] else None
         grad_w = (g * vx).sum(_all_but_channels(g)).mul_(s) if wanted[2] else None
-        return grad_g, grad_h, grad_w, None, None
+        return grad_g, grad_h, grad_w, None, None, None, None
 
 
 def _projected(u: Tensor, h: Tensor, r: Tensor, w: Tensor | None = None) -> Tensor:
@@ -103,7 +108,7 @@ class LayerNorm(Function):
     def forward(ctx: Any, x: Tensor, w: Tensor, b: Tensor | None, eps: float, purpose: Purpose) -> tuple[Tensor, Tensor, Tensor]:
         y, mean, r = torch.native_layer_norm(x, (x.shape[-1],), w, b, eps)
         h = (x - mean).mul_(r)
-        ctx.purpose = purpose
+        ctx.purpose, ctx.ends = purpose, (purpose.ends(w), purpose.ends(b))
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(h, r, w)
         return y, h, r
@@ -116,7 +121,7 @@ class LayerNorm(Function):
             ctx.purpose.check()
             if not ctx.purpose.curved:
                 h, r, w = h.detach(), r.detach(), w.detach()
-            gx, gw, gb = _LayerNormBackward.apply(g, h, r, w)
+            gx, gw, gb = _LayerNormBackward.apply(g, h, r, w, ctx.ends, ctx.purpose.curved)
             return gx, gw, gb if needs_b else None, None, None
         gx = gw = gb = None
         if needs_x:
@@ -142,11 +147,15 @@ class _LayerNormBackward(Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, g: Tensor, h: Tensor, r: Tensor, w: Tensor) -> Any:
+    def forward(ctx: Any, g: Tensor, h: Tensor, r: Tensor, w: Tensor, ends: tuple[bool, bool], curved: bool) -> Any:
+        if not curved:  # the values are not read
+            ctx.save_for_backward(None, h, r, w, None)
+            return placeholder(g), placeholder(w), placeholder(w)
         product = g * h
         b = (product @ w).div_(h.shape[-1]).unsqueeze(-1)
         ctx.save_for_backward(g, h, r, w, b)
-        return _projected(g, h, r, w), product.sum(_rows(g)), g.sum(_rows(g))
+        gw = placeholder(w) if ends[0] else product.sum(_rows(g))
+        return _projected(g, h, r, w), gw, placeholder(w) if ends[1] else g.sum(_rows(g))
 
     @staticmethod
     def backward(ctx: Any, vx: Tensor, vw: Tensor, vb: Tensor) -> Any:
@@ -162,4 +171,4 @@ class _LayerNormBackward(Function):
             grad_r = (product @ w).unsqueeze(-1).div_(r)
             a = (vx * h).mean(-1, keepdim=True)
             grad_h = torch.addcmul(vw, a * r, w, value=-1).mul_(g).addcmul_(vx, b * r, value=-1)
-        return grad_g, grad_h if wanted[1] else None, grad_r if wanted[2] else None, grad_w if wanted[3] else None
+        return grad_g, grad_h if wanted[1] else None, grad_r if wanted[2] else None, grad_w if wanted[3] else None, None, None

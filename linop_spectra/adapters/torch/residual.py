@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .errors import refuse_once_differentiable
-from .vectors import Tensors
+from .vectors import Only, Tensors, filled
 
 if TYPE_CHECKING:
     from .functions import TorchFunctions, TorchPoint
@@ -35,15 +35,22 @@ class ResidualEngine:
         self.sentence = "residual products run backward through a graph of the outputs' weighted gradient that is "
         self.sentence += "retained" if num_products is None else "built anew in each product"
 
-    def product(self, v: Tensors) -> Tensors:
+    @property
+    def ends(self) -> list[Tensor]:
+        """Results whose graphs are kept."""
+        return [self._pulled[i] for i in self._live]
+
+    def product(self, v: Tensors, only: Only = None) -> Tensors:
         """The residual of the summed loss times `v`."""
-        rows: tuple[Tensor | None, ...] = (None,) * len(self._leaves)
-        if self._live:
+        rows: tuple[Tensor | None, ...] = ()
+        live = [i for i in self._live if only is None or i in only]
+        inputs = range(len(self._leaves)) if only is None else only
+        if live:
             rows = torch.autograd.grad(
-                [self._pulled[i] for i in self._live],
-                self._leaves,
-                [v[i] for i in self._live],
+                [self._pulled[i] for i in live],
+                [self._leaves[i] for i in inputs],
+                [v[i] for i in live],
                 retain_graph=self._retained,
                 allow_unused=True,
             )
-        return tuple(torch.zeros_like(leaf) if row is None else row for leaf, row in zip(self._leaves, rows, strict=True))
+        return filled(self._leaves, inputs, rows)

@@ -1,9 +1,10 @@
 """Closed-form second derivatives of layers, put into a forward pass whose gradient will be differentiated.
 
-A function mode replaces calls of torch by the pairs of `layer_derivatives` and `norm_derivatives`: ReLU, GELU, SiLU, softmax,
-convolution, layer normalisation and batch normalisation by running statistics. Which calls it takes depends on the form of the call
-and on sizes only; everything that is not exactly understood goes to torch unchanged, as it does under transforms, other function
-modes, automatic mixed precision, compilation and tracing.
+A function mode replaces calls of torch by the pairs of `layer_derivatives`, `linear_derivatives` and `norm_derivatives`: ReLU, GELU,
+SiLU, softmax, linear layers, convolution, layer normalisation and batch normalisation by running statistics. Values of the gradient
+that no product reads, those in parameters above all, are placeholders: a graph costs less than a gradient. Which calls it takes depends
+on the form of the call and on sizes only; everything that is not exactly understood goes to torch unchanged, as it does under
+transforms, other function modes, automatic mixed precision, compilation and tracing.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from torch.utils._device import DeviceContext
 
 from .layer_derivatives import Convolution, Geometry, Pointwise, Purpose, Relu, Softmax
+from .linear_derivatives import Linear
 from .norm_derivatives import EvaluatedBatchNorm, LayerNorm
 
 SMALLEST = 16_384
@@ -137,7 +139,7 @@ def _relu(purpose: Purpose, input: Tensor, inplace: bool = False) -> _Replacemen
         return None
     if inplace and (input.is_leaf or input._is_view()):
         return None
-    return "ReLU", Relu.apply(input, bool(inplace))
+    return "ReLU", Relu.apply(input, bool(inplace), purpose)
 
 
 def _relu_in_place(purpose: Purpose, input: Tensor) -> _Replacement:
@@ -166,6 +168,16 @@ def _functional_softmax(
     purpose: Purpose, input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None
 ) -> _Replacement:
     return _softmax(purpose, input, dim, dtype)
+
+
+def _linear(purpose: Purpose, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> _Replacement:
+    if not (_plain(input, weight, bias) and input.dim() > 1 and weight.dim() == 2 and input.shape[-1] == weight.shape[1]):
+        return None
+    if input.numel() == 0 or weight.numel() == 0 or (bias is not None and bias.shape != weight.shape[:1]):
+        return None
+    if max(input.numel() * purpose.scale, weight.numel()) < SMALLEST:
+        return None
+    return "linear layers", Linear.apply(input, weight, bias, purpose)
 
 
 def _layer_norm(
@@ -294,6 +306,7 @@ _CALLS: list[tuple[Callable[..., _Replacement], tuple[Any, ...]]] = [
     (_silu, (functional.silu,)),
     (_softmax, (torch.softmax, Tensor.softmax)),
     (_functional_softmax, (functional.softmax,)),
+    (_linear, (functional.linear,)),
     (_layer_norm, (functional.layer_norm, torch.layer_norm)),
     (_batch_norm, (functional.batch_norm,)),
     (_convolution_of(1), (torch.conv1d,)),

@@ -81,7 +81,9 @@ class InputFunctions(VariableFunctions):
     def pure_outputs(self, parameters: Tensors, rest: Mapping[str, Tensor], batch: Any) -> Any:
         """The model's outputs for other inputs."""
         values = dict(zip(self.names, parameters, strict=True))
-        return self._base.pure_outputs(self._base_point.leaves, self._base_point.rest, (_replaced(batch[0], values), batch[1]))
+        outputs = self._base.pure_outputs(self._base_point.leaves, self._base_point.rest, (_replaced(batch[0], values), batch[1]))
+        self.unit_rounding = max(self.unit_rounding, self._base.unit_rounding)
+        return outputs
 
 
 class ActivationFunctions(VariableFunctions):
@@ -118,10 +120,12 @@ class ActivationFunctions(VariableFunctions):
     def pure_outputs(self, parameters: Tensors, rest: Mapping[str, Tensor], batch: Any) -> Any:
         """The model's outputs where the layer's are changed."""
         (delta,) = parameters
-        return self._with_hook(
+        outputs = self._with_hook(
             lambda output: output + delta.to(output.dtype),
             lambda: self._base.pure_outputs(self._base_point.leaves, self._base_point.rest, batch),
         )
+        self.unit_rounding = max(self.unit_rounding, self._base.unit_rounding)
+        return outputs
 
 
 def _nothing(batch: Any, indices: Any) -> None:

@@ -13,6 +13,8 @@ from ...backends import Array, Backend
 from ..common import listed
 
 Tensors = tuple[Tensor, ...]
+Only = Sequence[int] | None
+"""Indices of the parameters that count; None for all of them."""
 _NUMPY_TYPES: dict[Any, np.dtype] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 
 
@@ -22,6 +24,12 @@ class _WritableView:
     def __init__(self, array: np.ndarray) -> None:
         self.owner = array
         self.__array_interface__ = {**array.__array_interface__, "data": (array.__array_interface__["data"][0], False)}
+
+
+def filled(like: Tensors, indices: Sequence[int], rows: Sequence[Tensor | None]) -> Tensors:
+    """A vector of `rows` at some indices, zero where there is none, and zero elsewhere."""
+    found = dict(zip(indices, rows, strict=False))
+    return tuple(leaf.new_zeros(()).expand(leaf.shape) if (row := found.get(i)) is None else row for i, leaf in enumerate(like))
 
 
 def as_tensor(vector: Any) -> Tensor:
