@@ -21,6 +21,8 @@ from core_common import in_turns, ratio, show
 
 SECTIONS = ("gradient", "hessian", "ggn", "build", "slq", "top")
 AGREE = 1e-4
+AGREE_ACROSS_KINKS = 5e-3
+"""The same where two compilers round inputs of ReLU or of max pooling near their kinks to different sides."""
 WRONG_FOR_LAYER_NORM = "curvlinops (its Hessian takes forward mode through jacrev, which torch gets wrong for layer normalisation)"
 
 # Of curvlinops' time, by network and number of batches; of one gradient, by framework.
@@ -133,14 +135,14 @@ class Bench:
         wrong = self.problem.name == "gpt" and matrix == "hessian"
         if wrong and "curvlinops" in errors:
             print(f"  WRONG: {WRONG_FOR_LAYER_NORM}: error {errors['curvlinops']:.1e}; ours is compared with double precision")
-        # XLA rounds otherwise than torch, and so sees other sides of kinks: there the two sides in JAX are compared.
+        # XLA rounds otherwise than torch, and so sees other sides of kinks.
         foreign = self.framework == "jax" and self.problem.kinked
-        for name in [] if foreign else [n for n in errors if n.startswith("ours") or (n == "curvlinops" and not wrong)]:
-            assert errors[name] <= AGREE, f"the product of {name} is off by {errors[name]:.1e}"
+        for name in [n for n in errors if n.startswith("ours") or (n == "curvlinops" and not wrong)]:
+            assert errors[name] <= (AGREE_ACROSS_KINKS if foreign else AGREE), f"the product of {name} is off by {errors[name]:.1e}"
         if self.peer in results and self.ours in results and not (wrong and self.peer == "curvlinops"):
             differ = float(np.linalg.norm(results[self.ours] - results[self.peer]) / np.linalg.norm(results[self.peer]))
             print(f"  {self.ours} and {self.peer} differ by {differ:.1e}")
-            assert differ <= AGREE, f"products of both sides differ by {differ:.1e}"
+            assert differ <= (AGREE_ACROSS_KINKS if foreign else AGREE), f"products of both sides differ by {differ:.1e}"
         return found
 
     def build(self) -> dict[str, Any]:
@@ -190,7 +192,7 @@ class Bench:
             steps = getattr(runs[name], "steps", None)
             guess = f", with the best number of steps known beforehand ({steps})" if steps else ""
             print(f"  {name}: largest relative error of an eigenvalue {value:.1e}{guess}{' WRONG' if value > 2e-3 else ''}")
-        return {**found, "errors": errors, "eigenvalues": list(exact)}
+        return {**found, "errors": {name: float(value) for name, value in errors.items()}, "eigenvalues": exact.tolist()}
 
     def _in_turns(self, runs: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray]:
         with mock.patch("core_common.seconds", lambda run: seconds(run, self.clock)):
