@@ -30,6 +30,27 @@ def probes(text: str) -> int | str:
     return "auto" if text == "auto" else _whole("--probes", text, 1, "'auto' chooses by the size of the operator")
 
 
+def points(text: str) -> int:
+    """Number of points along a direction."""
+    return _whole("--points", text, 2, "21 is the default for lines")
+
+
+def count(text: str) -> int:
+    """Number of directions."""
+    return _whole("--count", text, 1, "the default is 1")
+
+
+def span(text: str) -> float:
+    """Largest distance from the model."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise CommandError(f"The argument --span is {text!r}, which is no number; the default is 1.") from None
+    if not 0 < value < float("inf"):
+        raise CommandError(f"The argument --span is {text!r}, but must be a positive number; the default is 1.")
+    return value
+
+
 def seed(text: str) -> int:
     """Seed of the random probes."""
     return _whole("--seed", text, 0, "the default is 0")
@@ -66,8 +87,14 @@ def _whole(name: str, text: str, least: int, hint: str) -> int:
     return value
 
 
-def build_parser(version: str, spectrum: Callable[[Any], int], demo: Callable[[Any], int]) -> Parser:
-    """The whole command line; `spectrum` and `demo` are what its subcommands run."""
+def build_parser(
+    version: str,
+    spectrum: Callable[[Any], int],
+    demo: Callable[[Any], int],
+    theory: Callable[[Any], int],
+    landscape: Callable[[Any], int],
+) -> Parser:
+    """The whole command line; the functions are what its subcommands run."""
     parser = Parser(
         prog="linop-spectra", allow_abbrev=False,
         description="Spectra with error bars of matrices that are too large to write down.",
@@ -76,6 +103,8 @@ def build_parser(version: str, spectrum: Callable[[Any], int], demo: Callable[[A
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     _add_demo(commands, demo)
     _add_spectrum(commands, spectrum)
+    _add_theory(commands, theory)
+    _add_landscape(commands, landscape)
     return parser
 
 
@@ -109,4 +138,39 @@ def _add_spectrum(commands: Any, function: Callable[[Any], int]) -> None:
     parser.add_argument("--checkpoint", metavar="PATH", help="write the state here as the run goes, or go on from it")
     parser.add_argument("--dry-run", action="store_true", help="print products, time, memory and expected precision, and stop")
     _add_common(parser, "spectrum-output")
+    parser.set_defaults(run=function)
+
+
+def _add_theory(commands: Any, function: Callable[[Any], int]) -> None:
+    text = "Test predictions of random-matrix theory; print what was expected and measured, and draw the figures."
+    parser = commands.add_parser("theory", help=text, description=text, allow_abbrev=False)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="experiments by name, or all")
+    parser.add_argument("--list", action="store_true", help="print all experiments with what they claim, and stop")
+    _add_common(parser, "theory-output")
+    parser.set_defaults(run=function)
+
+
+def _add_landscape(commands: Any, function: Callable[[Any], int]) -> None:
+    text = "Measure the loss of an objective along lines or over a plane; write the picture, the result and a summary."
+    parser = commands.add_parser("landscape", help=text, description=text, allow_abbrev=False)
+    parser.add_argument(
+        "target", metavar="TARGET", help="file.py:factory or module:factory, a function without arguments that returns an Objective"
+    )
+    parser.add_argument(
+        "--directions", choices=["top", "bottom", "random", "filter"], default="top",
+        help="eigenvectors of the largest or smallest eigenvalues of the Hessian, random unit vectors, or random vectors with the norms "
+        "of the model's filters (default: top)",
+    )
+    parser.add_argument("--count", type=count, metavar="N", help="lines, each along a direction of its own (default: 1)")
+    parser.add_argument("--plane", action="store_true", help="the plane of two directions instead of lines")
+    parser.add_argument("--points", type=points, metavar="N", help="points along each direction (default: 21, for a plane 15)")
+    parser.add_argument("--span", type=span, default=1.0, metavar="S", help="largest multiple of each direction (default: 1)")
+    parser.add_argument("--accuracy", action="store_true", help="measure the accuracy of a classifier too")
+    parser.add_argument(
+        "--batch-norm", choices=["keep", "re-estimate"], default="keep",
+        help="running statistics away from the model: its own, or new ones at each point (default: keep)",
+    )
+    parser.add_argument("--time-budget", type=seconds, metavar="TIME", help="stop in time and keep what is done: seconds, '10m'")
+    parser.add_argument("--checkpoint", metavar="PATH", help="write the state here as the run goes, or go on from it")
+    _add_common(parser, "landscape-output")
     parser.set_defaults(run=function)

@@ -14,7 +14,9 @@ from .. import __version__
 from .arguments import build_parser
 from .demo import demo_command
 from .errors import BAD_INPUT, INTERRUPTED, CommandError, explain_failure, is_ours
+from .landscape import landscape_command
 from .spectrum import spectrum_command
+from .theory import theory_command
 
 
 def run() -> None:
@@ -33,13 +35,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0 done, 2 bad input, 130 interrupted.
+        Exit status: 0 done, 1 an experiment disagrees with theory, 2 bad input, 130 interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     show_traceback = "--traceback" in arguments
     try:
         with _warnings_in_one_line():
-            options = build_parser(__version__, spectrum_command, demo_command).parse_args(arguments)
+            options = build_parser(__version__, spectrum_command, demo_command, theory_command, landscape_command).parse_args(arguments)
             options.argv = arguments
             return options.run(options)
     except CommandError as error:

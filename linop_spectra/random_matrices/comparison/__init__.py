@@ -1,0 +1,1 @@
+"""Measured spectra against laws: tests, fits, and local statistics."""

@@ -1,0 +1,1 @@
+"""Ensembles: random matrices as operators."""

@@ -1,0 +1,1 @@
+"""Laws: limits of the eigenvalues of large random matrices."""
