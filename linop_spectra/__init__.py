@@ -1,7 +1,8 @@
 """Certified spectra of matrices too large to write down."""
 
-from . import plots, random_matrices
+from . import landscape, plots, random_matrices
 from .adapters import objective
+from .approximations import Approximation, Critique, CritiqueRow, FlatnessCorrelation, approximate, critique, flatness_correlation
 from .backends import to_numpy
 from .curvature import (
     BatchLoss,
@@ -84,13 +85,17 @@ from .spectra import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "Approximation",
     "BatchLoss",
     "BlockLanczosResult",
     "BlockwiseSpectra",
+    "Critique",
+    "CritiqueRow",
     "DiagonalEstimate",
     "EigenResult",
     "Estimate",
     "EstimationInterrupted",
+    "FlatnessCorrelation",
     "FunctionProduct",
     "KernelPolynomial",
     "LanczosInterrupted",
@@ -112,24 +117,28 @@ __all__ = [
     "SpectralDensity",
     "SupportsMatmat",
     "TerminatedFraction",
+    "approximate",
     "aslinearoperator",
     "block_diagonal",
     "block_lanczos",
     "blockwise_spectra",
     "check_operator",
     "compress",
+    "critique",
     "deflate",
     "diagonal",
     "diagonal_operator",
     "effective_dimension",
     "effective_rank",
     "eigsh",
+    "flatness_correlation",
     "frobenius_norm",
     "funm_multiply",
     "identity",
     "kolmogorov_distance",
     "kronecker",
     "lanczos",
+    "landscape",
     "load",
     "logdet",
     "low_rank",
