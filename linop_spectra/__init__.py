@@ -13,6 +13,8 @@ from .curvature import (
     blockwise_spectra,
     preconditioned,
 )
+from .curvature.attribution import Attribution, attribute
+from .curvature.decomposition import CurvatureDecomposition, decomposition
 from .estimators import (
     DiagonalEstimate,
     EstimationInterrupted,
@@ -31,6 +33,7 @@ from .estimators import (
     trace,
     trace_function,
 )
+from .evolution import Evolution, Snapshot, SpectrumRecorder, Study, evolution, stability_threshold, study
 from .krylov import (
     BlockLanczosResult,
     EigenResult,
@@ -81,20 +84,24 @@ from .spectra import (
     spectral_density,
     wasserstein_distance,
 )
+from .spectra.compare import SpectrumComparison, compare
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Approximation",
+    "Attribution",
     "BatchLoss",
     "BlockLanczosResult",
     "BlockwiseSpectra",
     "Critique",
     "CritiqueRow",
+    "CurvatureDecomposition",
     "DiagonalEstimate",
     "EigenResult",
     "Estimate",
     "EstimationInterrupted",
+    "Evolution",
     "FlatnessCorrelation",
     "FunctionProduct",
     "KernelPolynomial",
@@ -113,24 +120,32 @@ __all__ = [
     "Plan",
     "SingularResult",
     "SlqBudget",
+    "Snapshot",
     "SolveResult",
     "SpectralDensity",
+    "SpectrumComparison",
+    "SpectrumRecorder",
+    "Study",
     "SupportsMatmat",
     "TerminatedFraction",
     "approximate",
     "aslinearoperator",
+    "attribute",
     "block_diagonal",
     "block_lanczos",
     "blockwise_spectra",
     "check_operator",
+    "compare",
     "compress",
     "critique",
+    "decomposition",
     "deflate",
     "diagonal",
     "diagonal_operator",
     "effective_dimension",
     "effective_rank",
     "eigsh",
+    "evolution",
     "flatness_correlation",
     "frobenius_norm",
     "funm_multiply",
@@ -158,7 +173,9 @@ __all__ = [
     "spectral_density",
     "spectral_entropy",
     "spectral_norm",
+    "stability_threshold",
     "stable_rank",
+    "study",
     "submatrix",
     "svds",
     "to_numpy",

@@ -30,6 +30,9 @@ class KerasModule(torch.nn.Module):
         cross-entropy has it.
     """
 
+    filter_axis = -1
+    """Outputs come last in weights of Keras."""
+
     def __init__(self, layers: KerasLayers, classes_first: bool) -> None:
         super().__init__()
         self._held, self._classes_first = [layers], classes_first

@@ -1,6 +1,9 @@
 """Figures of spectra; matplotlib is imported only when one is drawn."""
 
+from .comparison import spectrum_comparison
 from .critique import critique
+from .decomposition import decomposition
+from .evolution import edge_of_stability, evolution_overview, spectrum_heat_map, spectrum_ridge
 from .grid import spectra
 from .landscape import loss_contour, loss_line, loss_surface, slices
 from .law import law_comparison, ratio_histogram
@@ -9,6 +12,9 @@ from .spectrum import spectrum
 
 __all__ = [
     "critique",
+    "decomposition",
+    "edge_of_stability",
+    "evolution_overview",
     "law_comparison",
     "log_spectrum",
     "loss_contour",
@@ -18,4 +24,7 @@ __all__ = [
     "slices",
     "spectra",
     "spectrum",
+    "spectrum_comparison",
+    "spectrum_heat_map",
+    "spectrum_ridge",
 ]

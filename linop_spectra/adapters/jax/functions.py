@@ -83,6 +83,7 @@ class JaxFunctions:
         self._unused: set[int] = set()
         self._in_double: JaxFunctions | None = None
         self.of_variables: dict[Any, tuple[Programs, set[BatchStructure], set[int]]] = {}
+        self.weight_programs: dict[Any, Any] = {}
         self._batches = ArrayBatches(
             self._array, np.asarray, lambda x: isinstance(x, jax.Array), model.dtype, pairs=loss.needs_pairs
         )
@@ -343,6 +344,12 @@ class JaxFunctions:
 
         functions = ActivationFunctions(self, point, batch, layer)
         return functions, functions.initial_point()
+
+    def weight_uses(self, point: JaxPoint, batch: Any) -> Any:
+        """A forward pass in which every use of a weight is seen."""
+        from .weight_uses import JaxWeightUses
+
+        return JaxWeightUses(self, point, batch)
 
     # -- the same in double precision ----------------------------------------------------------------------------------
 

@@ -75,6 +75,7 @@ class TensorFlowFunctions:
         self.regularized = loss.regularized and program.is_regularized
         self._unused: set[int] = set()
         self._double: TensorFlowFunctions | None = None
+        self.weight_graphs: dict[Any, Any] = {}
         self.derived: dict[Any, Compiled] = {}
         """Graphs of the same model and loss as functions of inputs and activations."""
         types = {value.dtype for value in (*program.initial, *program.initial_rest) if value.dtype.is_floating}
@@ -289,6 +290,12 @@ class TensorFlowFunctions:
         from .variables import activation_functions
 
         return activation_functions(self, point, batch, layer)
+
+    def weight_uses(self, point: TensorFlowPoint, batch: Any) -> Any:
+        """A forward pass in which every use of a weight is seen."""
+        from .weight_uses import TensorFlowWeightUses
+
+        return TensorFlowWeightUses(self, point, batch)
 
     # -- data ----------------------------------------------------------------------------------------------------------
 

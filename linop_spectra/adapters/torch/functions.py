@@ -353,6 +353,22 @@ class TorchFunctions(OutputSpace):
         functions = ActivationFunctions(self, point, batch, layer)
         return functions, functions.initial_point()
 
+    def with_running_statistics(self, point: TorchPoint, batches: Batches) -> TorchPoint:
+        """The point with running statistics of batch normalisation from one pass over `batches` in training mode."""
+        from .running_statistics import with_running_statistics
+
+        return with_running_statistics(self, point, batches)
+
+    def filter_axis(self, name: str) -> int:
+        """Axis of a parameter along which the weights of different outputs lie."""
+        return self._module.filter_axis(name)
+
+    def weight_uses(self, point: TorchPoint, batch: Any) -> Any:
+        """A forward pass in which every use of a weight is seen."""
+        from .weight_uses import TorchWeightUses
+
+        return TorchWeightUses(self, point, batch)
+
     def output_gradient(self, outputs: Tensor, batch: Any) -> Tensor:
         """Gradient of the summed loss in the outputs."""
         return self.loss.gradient(outputs, batch)

@@ -196,6 +196,13 @@ class PureModule:
         """The copy."""
         return self._program.model
 
+    def filter_axis(self, name: str) -> int:
+        """Axis of a parameter along which the weights of different outputs lie: the first, but for transposed convolutions."""
+        whole = getattr(self.model, "filter_axis", None)
+        if whole is not None:
+            return int(whole)
+        return 1 if getattr(self.model.get_submodule(name.rpartition(".")[0]), "transposed", False) else 0
+
     def call(self, function: Any, parameters: dict[str, Tensor], rest: dict[str, Tensor], batch: Any) -> Any:
         """``function(model, batch)`` under these parameters; buffers are cloned, so that writing to them changes nothing."""
         state = {f"model.{name}": value for name, value in parameters.items()}
