@@ -2,7 +2,7 @@
 
 from . import landscape, plots, random_matrices
 from .adapters import objective
-from .approximations import Approximation, Critique, CritiqueRow, FlatnessCorrelation, approximate, critique, flatness_correlation
+from .approximations import Approximation, Critique, CritiqueRow, approximate, critique
 from .backends import to_numpy
 from .curvature import (
     BatchLoss,
@@ -11,10 +11,13 @@ from .curvature import (
     LogitsLoss,
     Objective,
     blockwise_spectra,
+    metrics,
     preconditioned,
 )
 from .curvature.attribution import Attribution, attribute
 from .curvature.decomposition import CurvatureDecomposition, decomposition
+from .curvature.metrics import HessianVariance, hessian_variance
+from .curvature.report import CurvatureReport, curvature_report
 from .estimators import (
     DiagonalEstimate,
     EstimationInterrupted,
@@ -97,13 +100,14 @@ __all__ = [
     "Critique",
     "CritiqueRow",
     "CurvatureDecomposition",
+    "CurvatureReport",
     "DiagonalEstimate",
     "EigenResult",
     "Estimate",
     "EstimationInterrupted",
     "Evolution",
-    "FlatnessCorrelation",
     "FunctionProduct",
+    "HessianVariance",
     "KernelPolynomial",
     "LanczosInterrupted",
     "LanczosResult",
@@ -138,6 +142,7 @@ __all__ = [
     "compare",
     "compress",
     "critique",
+    "curvature_report",
     "decomposition",
     "deflate",
     "diagonal",
@@ -146,9 +151,9 @@ __all__ = [
     "effective_rank",
     "eigsh",
     "evolution",
-    "flatness_correlation",
     "frobenius_norm",
     "funm_multiply",
+    "hessian_variance",
     "identity",
     "kolmogorov_distance",
     "kronecker",
@@ -158,6 +163,7 @@ __all__ = [
     "logdet",
     "low_rank",
     "maximum_entropy",
+    "metrics",
     "nuclear_norm",
     "objective",
     "participation_ratio",

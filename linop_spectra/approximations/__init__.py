@@ -7,7 +7,6 @@ from .block import BlockApproximation
 from .critique import Critique, critique
 from .critique_rows import CritiqueRow
 from .diagonal import DiagonalApproximation, ScalarApproximation
-from .flatness_correlation import FlatnessCorrelation, flatness_correlation
 from .low_rank import LowRankApproximation, LowRankPlusDiagonal
 
 __all__ = [
@@ -16,12 +15,10 @@ __all__ = [
     "Critique",
     "CritiqueRow",
     "DiagonalApproximation",
-    "FlatnessCorrelation",
     "LowRankApproximation",
     "LowRankPlusDiagonal",
     "ScalarApproximation",
     "approximate",
     "critique",
-    "flatness_correlation",
     "haar_null",
 ]

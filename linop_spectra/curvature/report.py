@@ -1,0 +1,344 @@
+"""One report of an objective's curvature: every metric that a shared Lanczos run and one pass over the batches give."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from .._progress import Progress, ProgressBar
+from ..krylov.lanczos import check_count
+from ..results import PathLike, html_table, write_atomically
+from ..spectra import SpectralDensity
+from .matrices import HessianOperator
+from .metrics.batch_statistics import DIRECTIONS, BatchStatistics, measure_batches
+from .metrics.batches import BatchSet
+from .metrics.catalogue import EXTRA, OWN_PRODUCTS, SHARED, Context, Measure, simple_noise_scale, slopes_of
+from .metrics.layers import LayerRow, layer_table, print_layers
+from .metrics.metric import Metric, plain
+from .metrics.shared_run import SharedRun
+from .metrics.source import positive, require_objective
+from .objective import Objective
+
+PARTS = 16
+"""Random parts that data in a single batch are cut into."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CurvatureReport(Mapping[str, Metric]):
+    """Metrics of a curvature matrix by name, each an `Estimate` with its unit.
+
+    Attributes
+    ----------
+    metrics : dict of str to Metric
+        What was measured.
+    omitted : dict of str to str
+        What was not, and why.
+    layers : tuple of LayerRow
+        The table of layers; empty where the run kept no vectors.
+    batches : BatchStatistics or None
+        Variances over batches, and eigenvalues by batch size.
+    density : SpectralDensity
+        The spectrum that the metrics were read from.
+    details : dict
+        Name of the matrix, sizes, steps, probes, seed.
+    num_matvecs : int
+        Products with the matrix of all data; those of single batches count as their share.
+    seconds : float
+        Wall-clock time.
+
+    Examples
+    --------
+    >>> import torch, linop_spectra as ls
+    >>> from linop_spectra.curvature.report import curvature_report
+    >>> _ = torch.manual_seed(0)
+    >>> objective = ls.objective(torch.nn.Linear(4, 3), "cross_entropy", (torch.randn(30, 4), torch.randint(0, 3, (30,))), batch_size=10)
+    >>> report = curvature_report(objective)
+    >>> report["trace"].value > report["largest_eigenvalue"].value > 0
+    True
+    >>> report["hessian_variance"].unit
+    '(loss/parameter^2)^2'
+    """
+
+    metrics: dict[str, Metric]
+    omitted: dict[str, str]
+    layers: tuple[LayerRow, ...]
+    batches: BatchStatistics | None
+    density: SpectralDensity
+    details: dict[str, Any]
+    num_matvecs: int
+    seconds: float
+
+    def __getitem__(self, name: str) -> Metric:
+        if name in self.metrics:
+            return self.metrics[name]
+        if name in self.omitted:
+            raise KeyError(f"The metric {name!r} was left out: {self.omitted[name]}")
+        raise KeyError(f"There is no metric {name!r}; there are {', '.join(self.metrics)}.")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.metrics)
+
+    def __len__(self) -> int:
+        return len(self.metrics)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as plain objects: ``metrics``, ``omitted``, ``layers``, ``batches``, ``details``."""
+        return {
+            "metrics": {name: metric.to_json() for name, metric in self.metrics.items()}, "omitted": dict(self.omitted),
+            "layers": [row.to_json() for row in self.layers], "batches": None if self.batches is None else self.batches.to_json(),
+            "details": plain(self.details), "num_matvecs": self.num_matvecs, "seconds": self.seconds,
+        }  # fmt: skip
+
+    def save(self, path: PathLike) -> None:
+        """Write the report to `path` as JSON, in one step."""
+        content = json.dumps(self.to_json(), indent=1, allow_nan=False).encode()
+        write_atomically(path, lambda stream: stream.write(content))
+
+    def rows(self) -> list[tuple[str, str, str, str, str, str]]:
+        """Name, value, 95 % interval, unit, products and note of each metric as text."""
+        out = []
+        for name, metric in self.metrics.items():
+            low, high = metric.confidence_interval()
+            products = f"{metric.num_matvecs:,}" if metric.num_matvecs else "-"
+            out.append((name, f"{metric.value:.5g}", f"{low:.5g} .. {high:.5g}", metric.unit, products, metric.note))
+        return out
+
+    def __str__(self) -> str:
+        head = ("metric", "value", "95 % interval", "unit", "products", "definition")
+        rows = self.rows()
+        widths = [max(len(row[column]) for row in [head, *rows]) for column in range(5)]
+        lines = [
+            "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[5]]).rstrip() for row in [head, *rows]
+        ]
+        lines += ["", *(f"left out: {name}: {why}" for name, why in self.omitted.items())]
+        if self.layers:
+            lines += ["", print_layers(self.layers)]
+        if self.batches is not None:
+            lines += ["", str(self.batches)]
+        lines.append(
+            f"\n{self.num_matvecs:,} products in {self.seconds:.3g} s; products are shared: each line counts those that it rests on"
+        )
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"CurvatureReport({len(self)} metrics, num_matvecs={self.num_matvecs})"
+
+    def _repr_html_(self) -> str:
+        return html_table(
+            [(name, f"{value} ({interval}) {unit if unit != '1' else ''}".strip()) for name, value, interval, unit, *_ in self.rows()]
+        )
+
+
+def curvature_report(
+    obj: Objective,
+    *,
+    matrix: Literal["hessian", "ggn", "fisher"] = "hessian",
+    num_steps: int | None = None,
+    num_probes: int | Literal["auto"] = "auto",
+    seed: int = 0,
+    extra: Sequence[str] | Literal["all"] = (),
+    sampling: bool = False,
+    batches: bool = True,
+    radius: float = 0.05,
+    prior_precision: float = 1.0,
+    memory_budget: int | float | str | None = None,
+    time_budget: float | None = None,
+    progress: Progress = None,
+) -> CurvatureReport:
+    r"""All metrics of an objective's curvature that one Lanczos run gives, started at random probes and at the gradient in lockstep.
+
+    Parameters
+    ----------
+    obj : Objective
+        Model, loss, parameters and data.
+    matrix : {"hessian", "ggn", "fisher"}
+        Which matrix.
+    num_steps : int, optional
+        Lanczos steps, 48 by default, or the number of parameters where that is smaller.
+    num_probes : int or "auto"
+        Random probes: 4 below 100,000 parameters, 1 above. The run costs ``(num_probes + 1) * num_steps`` products.
+    seed : int
+        Of all random numbers.
+    extra : sequence of str or "all"
+        What costs more: ``"residual_ratio"`` (16 products), ``"adaptive_sharpness"`` (a run of its own), ``"curvature_noise_scale"`` (5),
+        ``"fisher_rao_norm"`` (1), ``"trace_ratio"`` (64), ``"laplace"`` (a run with the Gauss-Newton matrix), ``"logits"`` (a kernel of
+        some examples), ``"goldilocks_planes"`` (40). What does not apply to the objective is in ``.omitted``, with the reason.
+    sampling : bool
+        Whether intervals also hold what the choice of the data would change, from the scatter of the batches, where that is known to
+        first order: loss, gradient norm, curvature along the gradient, extreme eigenvalues (with their bias), and sums over the spectrum.
+    batches : bool
+        Whether to measure the variances over batches, which costs ``num_probes + 3`` products, at least 7. Data in a single batch are cut
+        into 16 random parts.
+    radius : float
+        Of the balls and of the noise for the sharpness measures, in units of the parameters.
+    prior_precision : float
+        Of each parameter, for the effective dimension; its damping is this over the number of terms of the loss.
+    memory_budget : int, float, str or None
+        For the vectors; by default 40 % of the memory.
+    time_budget : float, optional
+        Seconds for the Lanczos run; it is then cut short, and every interval is wider.
+    progress : bool or callable, optional
+        True shows a bar of products.
+
+    Returns
+    -------
+    CurvatureReport
+        A mapping from names to estimates; it prints as a table and is saved as JSON.
+
+    Raises
+    ------
+    TypeError
+        When the loss has no Gauss-Newton or Fisher matrix, and that was asked for.
+    ValueError
+        When an argument is wrong.
+
+    Examples
+    --------
+    >>> import torch, linop_spectra as ls
+    >>> from linop_spectra.curvature.report import curvature_report
+    >>> objective = ls.objective(torch.nn.Linear(2, 1, bias=False).double(), "mse", (torch.eye(2).double(), torch.ones(2, 1).double()))
+    >>> report = curvature_report(objective)
+    >>> round(report["trace"].value, 6), round(report["largest_eigenvalue"].value, 6)
+    (2.0, 1.0)
+    """
+    began = time.perf_counter()
+    objective = require_objective(obj, "curvature report")
+    names = tuple(EXTRA) if extra == "all" else tuple(extra)
+    unknown = [name for name in names if name not in EXTRA]
+    if unknown or (isinstance(extra, str) and extra != "all"):
+        raise ValueError(f"The argument extra is {extra!r}, but must hold some of {', '.join(map(repr, EXTRA))}, or be 'all'.")
+    radius, prior_precision = positive("radius", radius), positive("prior_precision", prior_precision)
+    n = objective.num_parameters
+    probes = (4 if n < 100_000 else 1) if num_probes == "auto" else check_count("num_probes", num_probes)
+    steps = min(48, n) if num_steps is None else min(check_count("num_steps", num_steps), n)
+    plan = [(probes + 1) * steps, (max(probes, DIRECTIONS) + 3) * batches, *(EXTRA[name][1] for name in names)]
+    with _Meter(progress, plan) as meter:
+        shared = SharedRun.of(
+            objective,
+            matrix=matrix,
+            num_steps=num_steps,
+            num_probes=num_probes,
+            seed=seed,
+            memory_budget=memory_budget,
+            time_budget=time_budget,
+            progress=meter.part(0),
+        )
+        context = Context(shared, seed, radius, prior_precision, memory_budget)
+        found: dict[str, Metric] = {}
+        omitted: dict[str, str] = {}
+        for name, measure in SHARED.items():
+            _measure(name, measure, context, found, omitted)
+        statistics = None
+        if batches:
+            try:
+                statistics = _batch_statistics(context, meter.part(1))
+                found.update(statistics.metrics())
+            except (ValueError, TypeError, MemoryError) as error:
+                omitted["hessian_variance"] = str(error)
+            _measure("gradient_noise_scale", simple_noise_scale, dataclasses.replace(context, batches=statistics), found, omitted)
+        meter.finish(1)
+        for index, name in enumerate(names, start=2):
+            _measure(name, EXTRA[name][0], context, found, omitted)
+            meter.finish(index)
+        if sampling:
+            found = _with_sampling(found, statistics, omitted)
+        try:
+            layers = layer_table(shared)
+        except ValueError as error:
+            layers, omitted["layers"] = (), str(error)
+    spent = shared.num_matvecs + sum(metric.num_matvecs for name, metric in found.items() if name in OWN_PRODUCTS)
+    spent += 0 if statistics is None else round(statistics.num_matvecs / statistics.num_batches)
+    details = {
+        "matrix": matrix, "num_parameters": n, "num_examples": objective.num_examples, "num_steps": shared.density.num_steps,
+        "num_probes": shared.density.num_probes, "seed": seed, "dtype": str(objective.dtype), "status": shared.density.status,
+        "reorthogonalize": shared.density.run.reorthogonalize, "notes": list(shared.density.notes), "sampling": sampling,
+    }  # fmt: skip
+    return CurvatureReport(found, omitted, layers, statistics, shared.density, details, spent, time.perf_counter() - began)
+
+
+def _measure(name: str, measure: Measure, context: Context, found: dict[str, Metric], omitted: dict[str, str]) -> None:
+    """Add what a measure gives, or why it gives nothing."""
+    try:
+        own = measure(context)
+    except (ValueError, TypeError, MemoryError, ArithmeticError, RuntimeError) as error:
+        omitted[name] = str(error)  # one measure that fails does not take the others, which are paid for, with it
+        return
+    found.update(own if isinstance(own, Mapping) else {name: own.with_changes(name=name)})
+
+
+def _batch_statistics(context: Context, progress: Progress) -> BatchStatistics:
+    shared = context.shared
+    if not isinstance(shared.operator, HessianOperator):
+        raise ValueError("Variances over batches are those of the Hessian; ask for matrix='hessian'.")
+    objective = context.objective
+    parts = BatchSet.of(in_parts(objective, context.seed), "Hessian variance")
+    return measure_batches(shared, parts, slopes=slopes_of(context), memory_budget=context.memory_budget, progress=progress)
+
+
+def in_parts(objective: Objective, seed: int, count: int = PARTS) -> Objective:
+    """The same objective with a single batch cut into random parts; others, and batches that cannot be cut, are left as they are."""
+    functions, whole = objective.functions, list(objective.batches())
+    size = objective.num_examples
+    if len(whole) != 1 or size < 2 * count or functions.example_refusal is not None:
+        return objective
+    order = np.random.default_rng(seed).permutation(size)
+    parts = [functions.take(whole[0], np.sort(indices)) for indices in np.array_split(order, count)]
+    if any(part is None for part in parts):
+        return objective
+    return dataclasses.replace(objective, data=functions.sequence(parts))
+
+
+def _with_sampling(found: dict[str, Metric], statistics: BatchStatistics | None, omitted: dict[str, str]) -> dict[str, Metric]:
+    if statistics is None:
+        omitted["sampling"] = omitted.get("hessian_variance", "There are no statistics of batches (batches=False).")
+        return found
+    degrees = float(statistics.num_batches - 1)
+    out = dict(found)
+    known = {**statistics.sampling, "loss": (statistics.loss.sampling_error, 0.0)}
+    end = max(("smallest_eigenvalue", "largest_eigenvalue"), key=lambda name: abs(found[name].value))
+    known["spectral_norm"] = (known[end][0], math.copysign(known[end][1], found[end].value * known[end][1]))
+    if "learning_rate_cap" in found:
+        slope = -2 / found["largest_eigenvalue"].value ** 2
+        known["learning_rate_cap"] = (abs(slope) * known["largest_eigenvalue"][0], slope * known["largest_eigenvalue"][1])
+    for name, (error, bias) in known.items():
+        if name in out:
+            out[name] = out[name].with_changes(sampling_error=error, sampling_degrees=degrees, bias=bias)
+    return out
+
+
+class _Meter:
+    """A bar of products over several parts whose numbers are known beforehand; each part may count in its own steps."""
+
+    def __init__(self, progress: Progress, plan: Sequence[int]) -> None:
+        self._plan, self._done = [int(part) for part in plan], [0] * len(plan)
+        self._bar = ProgressBar(progress, sum(self._plan), "curvature report", unit="product")
+
+    def __enter__(self) -> _Meter:
+        self._bar.__enter__()
+        return self
+
+    def __exit__(self, *failure: Any) -> None:
+        self._bar.__exit__(*failure)
+
+    def part(self, index: int) -> Callable[[int, int], None]:
+        """A callback for one part."""
+
+        def advance(done: int, total: int) -> None:
+            self._to(index, self._plan[index] * done // max(total, 1))
+
+        return advance
+
+    def finish(self, index: int) -> None:
+        """Say that a part is done."""
+        self._to(index, self._plan[index])
+
+    def _to(self, index: int, done: int) -> None:
+        if done > self._done[index]:
+            self._bar.advance(done - self._done[index])
+            self._done[index] = done
