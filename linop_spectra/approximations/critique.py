@@ -18,7 +18,7 @@ from ..krylov.lanczos import check_count
 from ..operators import LinearOperator, aslinearoperator, require_hermitian
 from ..results import Estimate, PathLike, register, save_result
 from ..spectra import SpectralDensity
-from .approximate import Matrix, matrix_of
+from .approximate import Matrix, approximate, matrix_of
 from .approximation import check_damping
 from .critique_comparison import Loss, Steps, rows_of
 from .critique_rows import TOLERANCES, CritiqueRow, half_width
@@ -176,7 +176,7 @@ def _cell(row: CritiqueRow) -> str:
 
 def critique(
     A: Any,
-    approximation: LinearOperator | Mapping[str, Any] | Sequence[Any] | Any,
+    approximation: str | LinearOperator | Mapping[str, Any] | Sequence[Any] | Any,
     *,
     matrix: Matrix | None = None,
     num_steps: int = 64,
@@ -196,8 +196,9 @@ def critique(
     ----------
     A : Objective, LinearOperator or what `aslinearoperator` takes
         The Hermitian matrix, or an objective, whose gradient and loss are then used as well.
-    approximation : operator, mapping or sequence of operators
-        From `approximate` or any other operator of that order; several by name, or in a list.
+    approximation : str, operator, mapping or sequence of these
+        A kind of `approximate`, such as ``"diagonal"``, what it returned, or any other operator of that order; several by name, or in
+        a list.
     matrix : {"hessian", "ggn", "fisher"}, optional
         Of an objective: the Hessian by default.
     num_steps, num_probes
@@ -259,7 +260,7 @@ def critique(
     objective = A if isinstance(A, Objective) else getattr(A, "objective", None)
     operator = matrix_of(A, matrix, "critique")
     n, before = operator.shape[0], operator.num_matvecs
-    approximations = _named(approximation, n)
+    approximations = _named(approximation, n, lambda kind: approximate(A, kind, matrix=matrix))
     check_count("num_steps", num_steps)
     check_count("num_pairs", num_pairs)
     if num_probes != "auto":
@@ -294,22 +295,22 @@ def critique(
     )
 
 
-def _named(approximation: Any, n: int) -> dict[str, LinearOperator]:
-    """Approximations by name."""
+def _named(approximation: Any, n: int, make: Callable[[Any], LinearOperator]) -> dict[str, LinearOperator]:
+    """Approximations by name; `make` makes those that are given by their kind."""
     if isinstance(approximation, Mapping):
         named = {str(name): value for name, value in approximation.items()}
     elif isinstance(approximation, list | tuple) and np.ndim(approximation[:1]) != 2:
         named = {}
         for value in approximation:
-            kind = getattr(value, "kind", type(value).__name__)
+            kind = value if isinstance(value, str) else getattr(value, "kind", type(value).__name__)
             named[kind if kind not in named else f"{kind} {len(named) + 1}"] = value
     else:
-        named = {getattr(approximation, "kind", "approximation"): approximation}
+        named = {approximation if isinstance(approximation, str) else getattr(approximation, "kind", "approximation"): approximation}
     if not named:
         raise ValueError("The argument approximation is empty; pass at least one operator.")
     operators = {}
     for name, value in named.items():
-        own = aslinearoperator(value)
+        own = make(value) if isinstance(value, str) else aslinearoperator(value)
         if own.shape != (n, n):
             raise ValueError(f"The approximation {name!r} has shape {own.shape}, but the matrix has shape {(n, n)}.")
         require_hermitian(own, f"critique of {name!r}")

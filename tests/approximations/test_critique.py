@@ -384,3 +384,14 @@ class TestObjectives:
         hessian = critique(objective, approximate(objective, "kfac"))
         assert any(note.startswith("kfac stands for the Gauss-Newton matrix") for note in hessian.notes)
         assert table.of("ekfac")["frobenius_error"].approximation <= table.of("kfac")["frobenius_error"].approximation * (1 + 1e-9)
+
+
+def test_kinds_stand_for_their_approximations():
+    A = ls.aslinearoperator(rotated(1.0 / np.arange(1, 61)), hermitian=True)
+    by_name = ls.critique(A, ["diagonal", "scalar"], num_steps=20)
+    by_operator = ls.critique(A, [ls.approximate(A, "diagonal"), ls.approximate(A, "scalar")], num_steps=20)
+    assert by_name.names == by_operator.names == ("diagonal", "scalar")
+    assert [row.approximation for row in by_name.rows] == pytest.approx([row.approximation for row in by_operator.rows], nan_ok=True)
+    assert ls.critique(A, "scalar", num_steps=20).names == ("scalar",)
+    with pytest.raises(ValueError, match="kind"):
+        ls.critique(A, "nothing")
