@@ -25,12 +25,13 @@ _OF_A_MATRIX = {
     "low_rank": ("low_rank", "low_rank_approximation"),
     "low_rank_plus_diagonal": ("low_rank", "low_rank_plus_diagonal"),
 }
-_OF_AN_OBJECTIVE = {
+OF_AN_OBJECTIVE = {
     "squared_gradients": ("example_gradients", "squared_gradients"),
     "ggn_mc": ("example_gradients", "monte_carlo_ggn"),
     "kfac": ("kfac", "kfac"),
     "ekfac": ("ekfac", "ekfac"),
 }
+"""Kinds that say themselves which matrix they stand for."""
 
 
 def approximate(source: Any, kind: Kind, *, matrix: Matrix | None = None, **options: Any) -> LinearOperator:
@@ -88,7 +89,7 @@ def approximate(source: Any, kind: Kind, *, matrix: Matrix | None = None, **opti
     >>> approximate(A, "low_rank", rank=1).solve([1.0, 1.0, 1.0], damping=1.0).round(6)
     array([1.      , 1.      , 0.166667])
     """
-    if kind in _OF_AN_OBJECTIVE:
+    if kind in OF_AN_OBJECTIVE:
         if not isinstance(source, Objective):
             raise TypeError(
                 f"The kind {kind!r} is made of gradients and layers, so that the argument source must be an Objective, but it is a "
@@ -96,7 +97,7 @@ def approximate(source: Any, kind: Kind, *, matrix: Matrix | None = None, **opti
             )
         if matrix is not None:
             raise ValueError(f"The kind {kind!r} says itself which matrix it stands for; leave matrix={matrix!r} out.")
-        return _call(kind, _OF_AN_OBJECTIVE[kind], source, options)
+        return _call(kind, OF_AN_OBJECTIVE[kind], source, options)
     if kind not in _OF_A_MATRIX:
         raise ValueError(f"The argument kind is {kind!r}, but must be one of {', '.join(map(repr, get_args(Kind)))}.")
     return _call(kind, _OF_A_MATRIX[kind], matrix_of(source, matrix, f"approximate(..., {kind!r})"), options)

@@ -18,7 +18,7 @@ from ..krylov.lanczos import check_count
 from ..operators import LinearOperator, aslinearoperator, require_hermitian
 from ..results import Estimate, PathLike, register, save_result
 from ..spectra import SpectralDensity
-from .approximate import Matrix, approximate, matrix_of
+from .approximate import OF_AN_OBJECTIVE, Matrix, approximate, matrix_of
 from .approximation import check_damping
 from .critique_comparison import Loss, Steps, rows_of
 from .critique_rows import TOLERANCES, CritiqueRow, half_width
@@ -260,7 +260,7 @@ def critique(
     objective = A if isinstance(A, Objective) else getattr(A, "objective", None)
     operator = matrix_of(A, matrix, "critique")
     n, before = operator.shape[0], operator.num_matvecs
-    approximations = _named(approximation, n, lambda kind: approximate(A, kind, matrix=matrix))
+    approximations = _named(approximation, n, lambda kind: approximate(A, kind, matrix=None if kind in OF_AN_OBJECTIVE else matrix))
     check_count("num_steps", num_steps)
     check_count("num_pairs", num_pairs)
     if num_probes != "auto":
