@@ -12,11 +12,20 @@ from typing import Any, TextIO
 
 from .. import __version__
 from .arguments import build_parser
+from .compare import compare_command
 from .demo import demo_command
+from .eigs import eigs_command
 from .errors import BAD_INPUT, INTERRUPTED, CommandError, explain_failure, is_ours
+from .evolve import evolve_command
 from .landscape import landscape_command
+from .report import report_command
 from .spectrum import spectrum_command
 from .theory import theory_command
+
+_COMMANDS = {
+    "demo": demo_command, "spectrum": spectrum_command, "eigs": eigs_command, "report": report_command, "landscape": landscape_command,
+    "compare": compare_command, "evolve": evolve_command, "theory": theory_command,
+}  # fmt: skip
 
 
 def run() -> None:
@@ -41,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     show_traceback = "--traceback" in arguments
     try:
         with _warnings_in_one_line():
-            options = build_parser(__version__, spectrum_command, demo_command, theory_command, landscape_command).parse_args(arguments)
+            options = build_parser(__version__, _COMMANDS).parse_args(arguments)
             options.argv = arguments
             return options.run(options)
     except CommandError as error:

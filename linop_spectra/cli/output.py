@@ -74,7 +74,7 @@ def plain(value: Any) -> Any:
 def versions() -> dict[str, str]:
     """Versions of Python, of the system, and of the packages that the numbers depend on, as far as they are loaded."""
     found = {"python": platform.python_version(), "system": platform.platform()}
-    for name in ("linop-spectra", "numpy", "scipy", "torch", "cupy", "matplotlib", "scikit-learn"):
+    for name in ("linop-spectra", "numpy", "scipy", "torch", "jax", "flax", "tensorflow", "keras", "cupy", "matplotlib", "scikit-learn"):
         module = {"linop-spectra": "linop_spectra", "scikit-learn": "sklearn"}.get(name, name)
         if module in sys.modules:
             try:

@@ -94,7 +94,7 @@ def _compute(target: Target, options: argparse.Namespace) -> Any:
     except LanczosInterrupted:
         raise
     except Exception as error:
-        raise _failed(error, target) from error
+        raise product_failed(error, target) from error
 
 
 def _print_plan(target: Target, options: argparse.Namespace) -> int:
@@ -103,11 +103,11 @@ def _print_plan(target: Target, options: argparse.Namespace) -> int:
     try:
         print(plan(target.operator, num_steps=options.steps, num_probes=options.probes))
     except Exception as error:
-        raise _failed(error, target) from error
+        raise product_failed(error, target) from error
     return 0
 
 
-def _failed(error: Exception, target: Target) -> CommandError:
+def product_failed(error: Exception, target: Target) -> CommandError:
     """The library's own sentences as they are; anything else came from the user's operator."""
     if is_ours(error):
         return CommandError(str(error))

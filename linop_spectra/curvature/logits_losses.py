@@ -18,10 +18,10 @@ class LanguageModelLoss(BatchLoss):
 
     The model is called with the entries of a batch as named arguments, without labels and weights, and without a cache of keys
     and values where it has one. Its outputs are the logits, of shape (sequences, positions, vocabulary): the field ``logits`` of what it
-    returns, or the array itself. In torch no array besides the logits and vectors like them grows with the vocabulary: what the loss and its
-    derivatives need in between goes through a few positions at a time: 512 tokens over 50,000 words, whose logits take 98 MiB in single
-    precision, need 600 MiB at most inside a product, and up to 1.1 GiB with a loss written in torch's own functions. In JAX a linearised gradient keeps two and a half arrays of the size of the
-    logits.
+    returns, or the array itself. In torch no array besides the logits and vectors like them grows with the vocabulary: what the loss
+    and its derivatives need in between goes through a few positions at a time: 512 tokens over 50,000 words, whose logits take 98 MiB in
+    single precision, need 600 MiB at most inside a product, and up to 1.1 GiB with a loss written in torch's own functions. In JAX a
+    linearised gradient keeps two and a half arrays of the size of the logits.
 
     Parameters
     ----------

@@ -155,8 +155,10 @@ def take_snapshot(
     operator = settings.operator(obj, preconditioner)
     backend, n = operator.backend, operator.shape[0]
     density = spectral_density(operator, num_steps=min(settings.num_steps, n), num_probes=settings.num_probes, seed=settings.seed)
+    _complete(density.status)
     start = None if before is None or before.eigenvectors is None else backend.asarray(before.eigenvectors, dtype=operator.dtype)
     pairs = eigsh(operator, k=min(settings.k, n), which="LA", tol=settings.tol, start=start, seed=settings.seed)
+    _complete(pairs.status)
     # Descending.
     rows = backend.contiguous(pairs.eigenvectors.T, operator.dtype)[list(range(len(pairs.eigenvalues)))[::-1], :]
     gradient = backend.asarray(obj.gradient(), dtype=operator.dtype)
@@ -173,6 +175,12 @@ def take_snapshot(
         learning_rate=float(learning_rate), eigenvectors=rows.T, num_matvecs=density.num_matvecs + pairs.num_matvecs,
         seconds=time.perf_counter() - began, key=key_of(obj, settings, preconditioner),
     )  # fmt: skip
+
+
+def _complete(status: str) -> None:
+    """Pass a Ctrl-C on: half of a moment would be taken for the whole of it later."""
+    if status == "interrupted":
+        raise KeyboardInterrupt
 
 
 def read_snapshot(path: PathLike) -> Snapshot:

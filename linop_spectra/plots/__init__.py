@@ -1,5 +1,6 @@
 """Figures of spectra; matplotlib is imported only when one is drawn."""
 
+from .class_means import class_means, gram_spectra
 from .comparison import spectrum_comparison
 from .critique import critique
 from .decomposition import decomposition
@@ -11,10 +12,12 @@ from .log_spectrum import log_spectrum
 from .spectrum import spectrum
 
 __all__ = [
+    "class_means",
     "critique",
     "decomposition",
     "edge_of_stability",
     "evolution_overview",
+    "gram_spectra",
     "law_comparison",
     "log_spectrum",
     "loss_contour",

@@ -100,6 +100,29 @@ def test_a_folder_is_taken_up_again(tmp_path, found, monkeypatch):
     assert len(taken) == 4
 
 
+@pytest.mark.parametrize("product", [5, 60, 90], ids=["in the first density", "between", "in later work"])
+def test_an_interrupted_moment_is_not_kept(tmp_path, found, monkeypatch, product):
+    from linop_spectra.curvature.matrices import HessianOperator
+
+    options = {"num_steps": 20, "k": 3, "tol": 1e-10, "learning_rate": 0.5, "folder": tmp_path / "runs"}
+    original, calls = HessianOperator._matmat, []
+
+    def interrupted(self, x):
+        calls.append(x.shape[1])
+        if len(calls) == product:
+            raise KeyboardInterrupt
+        return original(self, x)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(HessianOperator, "_matmat", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            evolution(OBJECTIVE, STATES, **options)
+    assert len(calls) == product
+    again = evolution(OBJECTIVE, STATES, **options)
+    np.testing.assert_allclose(again.eigenvalues, found.eigenvalues, rtol=1e-9)
+    assert again.converged and [one.density.status for one in again.snapshots] == ["complete"] * 4
+
+
 def test_a_folder_of_other_data_is_refused(tmp_path):
     evolution(OBJECTIVE, STATES[:1], num_steps=3, k=1, folder=tmp_path)
     other = ls.objective(network(), "cross_entropy", (X, Y.flip(0)), batch_size=16)
