@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
-from .._progress import Progress, ProgressBar
+from .._progress import Progress
 from ..backends import Array
-from ..krylov import LanczosResult, NonFiniteProductError
+from ..krylov import LanczosResult
 from ..krylov.lanczos import check_count, check_time_budget
-from ..krylov.recurrence import ProductError, Recurrence
-from ..krylov.result import Status
-from ..krylov.storage import plan_basis
 from ..operators import LinearOperator, submatrix
 from ..results import Estimate, PathLike, register, save_result
 from ..spectra import SpectralDensity
 from ..spectra.slq import default_probes
 from .blocks import layer_of
 from .cache import OPERATOR_SHARE
+from .lane import Lane, in_lockstep
 from .objective import Objective
 
 _MATRICES = {
@@ -195,80 +192,30 @@ def blockwise_spectra(
     check_count("num_steps", num_steps)
     check_time_budget(time_budget)
     lanes = [_Lane(whole, obj, name, own, num_steps, num_probes, seed, memory_budget) for name, own in groups.items()]
-    status: Status = "complete"
-    longest = 0.0
-    with ProgressBar(progress, num_steps, "blockwise spectra") as bar:
-        try:
-            for step in range(num_steps):
-                running = [lane for lane in lanes if lane.goes_on]
-                step_began = time.perf_counter()
-                spent = step_began - began + longest
-                if not running or (time_budget is not None and step > 0 and spent > time_budget):
-                    status = "time budget" if running else "complete"
-                    break
-                _multiply(whole, obj, running)
-                for lane in running:
-                    lane.advance()
-                longest = max(longest, time.perf_counter() - step_began)
-                bar.advance()
-        except KeyboardInterrupt:
-            if not all(lane.state.alphas for lane in lanes):
-                raise
-            status = "interrupted"
-    seconds = time.perf_counter() - began
-    densities = {lane.name: lane.density(status, seconds) for lane in lanes}
-    return BlockwiseSpectra(densities, groups, sum(lane.state.num_matvecs for lane in lanes), seconds)
+
+    def answer(running: list[_Lane]) -> None:
+        _multiply(whole, obj, running)
+
+    densities, products, seconds = in_lockstep(
+        lanes, answer, num_steps=num_steps, time_budget=time_budget, progress=progress, description="blockwise spectra", began=began
+    )
+    return BlockwiseSpectra(densities, groups, products, seconds)
 
 
-class _Answered(LinearOperator):
-    """A block whose products are handed in before they are asked for; any other is computed on its own."""
-
-    def __init__(self, block: LinearOperator) -> None:
-        super().__init__(block.shape, block.dtype, hermitian=True, backend=block.backend)
-        self._block = block
-        self.answers: deque[Array] = deque()
-
-    def _matmat(self, x: Array) -> Array:
-        return self.answers.popleft() if self.answers else self._block.matmat(x)
-
-    @property
-    def unit_rounding(self) -> float:
-        return self._block.unit_rounding
-
-
-class _Lane:
+class _Lane(Lane):
     """The Lanczos run of one block."""
 
     def __init__(
         self, whole: LinearOperator, objective: Objective, name: str, parameters: Sequence[str], num_steps: int,
         num_probes: int | Literal["auto"], seed: int, memory_budget: int | float | str | None,
     ) -> None:  # fmt: skip
-        self.name, self.seed = name, seed
         self.places = [objective.blocks[own] for own in parameters]
-        n = sum(place.stop - place.start for place in self.places)
-        self.num_steps = min(num_steps, n)
-        probes = default_probes(n) if num_probes == "auto" else check_count("num_probes", num_probes)
         index = np.concatenate([np.arange(place.start, place.stop) for place in self.places])
-        self.operator, backend = _Answered(submatrix(whole, index)), whole.backend
+        probes = default_probes(len(index)) if num_probes == "auto" else check_count("num_probes", num_probes)
         # A basis has as many numbers as its block has rows: the shares of all blocks add up to the plan of the whole matrix.
-        whole_plan = plan_basis(whole, self.num_steps, probes, "auto", memory_budget).storage
-        storage = "none" if whole_plan == "selective" else whole_plan
-        plan = plan_basis(self.operator, self.num_steps, probes, storage, memory_budget)
-        start = backend.probes(n, range(probes), kind="sphere", seed=seed, domain="probe", dtype=whole.dtype)
-        self.state = Recurrence(self.operator, start, plan=plan, measure_noise=True)
-
-    @property
-    def goes_on(self) -> bool:
-        return not self.state.exhausted and self.state.steps_done < self.num_steps
-
-    def vectors(self) -> list[Array]:
-        """Blocks of rows that the next step multiplies with: its vectors, and what measures how products repeat."""
-        state, j = self.state, self.state.steps_done
-        active = [probe for probe in range(state.num_probes) if not state.finished[probe]]
-        rows = [state._block(active, j)]
-        if state.measure_noise and j == 1:
-            rows.append(3 * state._vector(active[0], j)[None, :])
-        return rows
+        super().__init__(
+            "block", name, submatrix(whole, index), num_steps, probes, seed, planned_for=whole, memory_budget=memory_budget
+        )
 
     def spread(self, rows: Array, out: Array) -> None:
         """Vectors of the block as vectors of the whole, zero elsewhere."""
@@ -288,26 +235,6 @@ class _Lane:
             rows[:, first:last] = products[place, :].T
             first = last
         return rows.T
-
-    def advance(self) -> None:
-        try:
-            self.state.step()
-        except ProductError as error:
-            step = len(self.state.alphas)
-            message = f"In the block {self.name!r}: {error}; the {step} steps before it are kept in .partial."
-            raise NonFiniteProductError(message, self._result("interrupted", 0.0), step) from error
-
-    def _result(self, status: Status, seconds: float) -> LanczosResult:
-        probes = self.state.num_probes
-        return self.state.result(
-            status=status, seconds=seconds, seed=self.seed, start_norms=np.ones(probes), start_digest=f"sphere 0+{probes}"
-        )
-
-    def density(self, status: Status, seconds: float) -> SpectralDensity:
-        self.state.fetch()
-        run = self._result("complete" if not self.goes_on else status, seconds)
-        notes = () if run.keeps_basis else ("without reorthogonalisation: Ritz values may repeat, and eigenvalues are not counted",)
-        return SpectralDensity(run, run.counts_eigenvalues, notes)
 
 
 def _multiply(whole: LinearOperator, objective: Objective, lanes: Sequence[_Lane]) -> None:

@@ -8,67 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from .._progress import Progress, ProgressBar
+from .._memory import parse_budget
+from .._progress import Progress
 from ..backends import Array
-from ..krylov import LanczosResult, NonFiniteProductError
-from ..krylov.recurrence import ProductError, Recurrence
-from ..krylov.result import Status
-from ..krylov.storage import plan_basis
 from ..operators import LinearOperator
 from ..spectra import SpectralDensity
-from .blockwise import _Answered
+from .lane import Lane, in_lockstep
 from .matrices import CurvatureOperator
 from .out_of_memory import in_smaller_plans
 from .output_space import OutputSpaceOperator
-
-
-class Lane:
-    """The Lanczos run of one matrix."""
-
-    def __init__(self, name: str, operator: LinearOperator, num_steps: int, num_probes: int, seed: int, memory_budget: Any) -> None:
-        self.name, self.seed, self.source = name, seed, operator
-        self.operator, backend, n = _Answered(operator), operator.backend, operator.shape[0]
-        self.num_steps = min(num_steps, n)
-        whole = plan_basis(operator, self.num_steps, num_probes, "auto", memory_budget).storage
-        plan = plan_basis(self.operator, self.num_steps, num_probes, "none" if whole == "selective" else whole, memory_budget)
-        start = backend.probes(n, range(num_probes), kind="sphere", seed=seed, domain="probe", dtype=operator.dtype)
-        self.state = Recurrence(self.operator, start, plan=plan, measure_noise=True)
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether there are steps left."""
-        return not self.state.exhausted and self.state.steps_done < self.num_steps
-
-    def vectors(self) -> list[Array]:
-        """Blocks of rows that the next step multiplies with: its vectors, and what measures how products repeat."""
-        state, j = self.state, self.state.steps_done
-        active = [probe for probe in range(state.num_probes) if not state.finished[probe]]
-        rows = [state._block(active, j)]
-        if state.measure_noise and j == 1:
-            rows.append(3 * state._vector(active[0], j)[None, :])
-        return rows
-
-    def advance(self) -> None:
-        """Take the step whose products were handed in."""
-        try:
-            self.state.step()
-        except ProductError as error:
-            step = len(self.state.alphas)
-            message = f"In the matrix {self.name!r}: {error}; the {step} steps before it are kept in .partial."
-            raise NonFiniteProductError(message, self._result("interrupted", 0.0), step) from error
-
-    def _result(self, status: Status, seconds: float) -> LanczosResult:
-        probes = self.state.num_probes
-        return self.state.result(
-            status=status, seconds=seconds, seed=self.seed, start_norms=np.ones(probes), start_digest=f"sphere 0+{probes}"
-        )
-
-    def density(self, status: Status, seconds: float) -> SpectralDensity:
-        """The spectrum of the steps that were done."""
-        self.state.fetch()
-        run = self._result("complete" if not self.goes_on else status, seconds)
-        notes = () if run.keeps_basis else ("without reorthogonalisation: Ritz values may repeat, and eigenvalues are not counted",)
-        return SpectralDensity(run, run.counts_eigenvalues, notes)
 
 
 def lockstep_densities(
@@ -87,36 +35,21 @@ def lockstep_densities(
     began = time.perf_counter()
     if memory_budget is None:  # all bases together take the share of one
         first = next(iter(operators.values()))
-        from .._memory import parse_budget
-
         memory_budget = parse_budget(None, total=first.backend.total_memory()) / len(operators)
-    lanes = [Lane(name, operator, num_steps, num_probes, seed, memory_budget) for name, operator in operators.items()]
-    status: Status = "complete"
-    longest = 0.0
-    with ProgressBar(progress, num_steps, description) as bar:
-        try:
-            for step in range(num_steps):
-                running = [lane for lane in lanes if lane.goes_on]
-                step_began = time.perf_counter()
-                late = time_budget is not None and step > 0 and step_began - began + longest > time_budget
-                if not running or late:
-                    status = "time budget" if running else "complete"
-                    break
-                wanted = [(lane, rows) for lane in running for rows in lane.vectors()]
-                products = multiply([lane.source for lane, _ in wanted], [rows for _, rows in wanted])
-                for (lane, _), product in zip(wanted, products, strict=True):
-                    lane.operator.answers.append(product)
-                for lane in running:
-                    lane.advance()
-                longest = max(longest, time.perf_counter() - step_began)
-                bar.advance()
-        except KeyboardInterrupt:
-            if not all(lane.state.alphas for lane in lanes):
-                raise
-            status = "interrupted"
-    seconds = time.perf_counter() - began
-    densities = {lane.name: lane.density(status, seconds) for lane in lanes}
-    return densities, sum(lane.state.num_matvecs for lane in lanes), seconds
+    lanes = [
+        Lane("matrix", name, operator, num_steps, num_probes, seed, planned_for=operator, memory_budget=memory_budget)
+        for name, operator in operators.items()
+    ]
+
+    def answer(running: list[Lane]) -> None:
+        wanted = [(lane, rows) for lane in running for rows in lane.vectors()]
+        products = multiply([lane.source for lane, _ in wanted], [rows for _, rows in wanted])
+        for (lane, _), product in zip(wanted, products, strict=True):
+            lane.operator.answers.append(product)
+
+    return in_lockstep(
+        lanes, answer, num_steps=num_steps, time_budget=time_budget, progress=progress, description=description, began=began
+    )
 
 
 def multiply(operators: Sequence[LinearOperator], blocks: Sequence[Array]) -> list[Array]:
