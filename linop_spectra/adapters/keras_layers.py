@@ -122,8 +122,15 @@ class KerasLayers:
 
     @property
     def compute_dtypes(self) -> set[str]:
-        """Floating types that layers compute in."""
-        return {layer.compute_dtype for layer in self.layers if is_float_dtype(layer.compute_dtype)}
+        """Floating types that layers compute in; a model made of layers computes nothing, but casts what it is given."""
+        found: set[Any] = set()
+        for layer in self.layers:
+            given = getattr(layer, "inputs", None) if isinstance(layer, keras.Model) else None
+            if given:
+                found.update(keras.backend.standardize_dtype(one.dtype) for one in keras.tree.flatten(given))
+            elif not isinstance(layer, keras.layers.InputLayer):
+                found.add(layer.compute_dtype)
+        return {name for name in found if is_float_dtype(name)}
 
 
 def is_float_dtype(name: Any) -> bool:

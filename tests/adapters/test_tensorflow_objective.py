@@ -327,3 +327,21 @@ def test_random_models_are_refused():
             ls.objective(holder, "cross_entropy", (X, Y))
     finally:
         del type(holder).__call__
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+@pytest.mark.parametrize("functional", [False, True])
+def test_rounding_is_that_of_what_computes(narrow, functional):
+    """A model of double-precision layers casts its inputs where they were declared narrower, and only there."""
+    import keras
+
+    given = keras.Input((4,), dtype="float32" if narrow else "float64")
+    layers = [keras.layers.Dense(3, "tanh", dtype="float64"), keras.layers.Dense(2, dtype="float64")]
+    model = keras.Model(given, layers[1](layers[0](given))) if functional else keras.Sequential([given, *layers])
+    rng = np.random.default_rng(0)
+    data = rng.standard_normal((10, 4)), rng.integers(0, 2, 10)
+    hessian = ls.objective(model, "cross_entropy", data).hessian()
+    v = rng.standard_normal(hessian.shape[0])
+    error = relative(hessian @ v, ls.objective(model, "cross_entropy", data, dtype="float64").hessian() @ v)
+    assert hessian.dtype == np.float64 and hessian.unit_rounding == np.finfo(np.float32 if narrow else np.float64).eps
+    assert 1e-10 < error < 1e-6 if narrow else error < 1e-14
