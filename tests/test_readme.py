@@ -32,6 +32,19 @@ def test_the_page_of_curvature_matrices_runs(capsys):
     assert capsys.readouterr().out.split("\n")[:2] == ["True", "['0', '2']"]
 
 
+def test_the_page_of_questions_runs_and_names_what_exists(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("torch")
+    pytest.importorskip("matplotlib")
+    import linop_spectra as ls
+
+    page = (ROOT / "docs" / "analysis.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    for code in re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE):
+        exec(compile(code, "analysis.md", "exec"), {"__name__": "docs"})
+    assert "newton_step_cosine" in capsys.readouterr().out and (tmp_path / "plane.png").exists()
+    assert set(re.findall(r"`ls\.(\w+)", page)) <= set(ls.__all__)
+
+
 def test_links_and_pictures_exist():
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert "://" in target or (ROOT / target).exists(), target
