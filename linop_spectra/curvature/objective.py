@@ -108,10 +108,19 @@ class Objective:
 
         Raises
         ------
-        ValueError
-            When the loss is not finite.
+        NonFiniteLossError
+            When the loss is not finite; a ValueError and a FloatingPointError.
         """
-        total, terms = in_smaller_plans(self._loss_sum, self._pieces.retreat, self._pieces.sentence)
+        return self.value_from(*in_smaller_plans(self._loss_sum, self._pieces.retreat, self._pieces.sentence))
+
+    def value_from(self, total: float, terms: float) -> float:
+        """`value`, given the sum of all terms at these parameters and their number.
+
+        Raises
+        ------
+        ValueError
+            When there are no terms.
+        """
         value = total * self.scale(terms)
         if self.weight_decay:
             theta = self.parameters()
@@ -128,10 +137,31 @@ class Objective:
         MemoryError
             When memory runs out all the same.
         """
-        out = in_smaller_plans(self._loss_gradient, self._pieces.retreat, self._pieces.sentence)
+        return self.value_and_gradient()[1]
+
+    def value_and_gradient(self) -> tuple[float, Array]:
+        """`value` and `gradient` in one pass over the data.
+
+        Returns
+        -------
+        float
+            The loss.
+        array
+            Its gradient, shape (num_parameters,).
+
+        Raises
+        ------
+        NonFiniteLossError
+            When the loss is not finite; a ValueError and a FloatingPointError.
+        MemoryError
+            When memory runs out although batches were cut into pieces.
+        """
+        value, gradient = in_smaller_plans(self._loss_gradient, self._pieces.retreat, self._pieces.sentence)
         if self.weight_decay:
-            out += self.weight_decay * self.parameters()
-        return out
+            theta = self.parameters()
+            value += 0.5 * self.weight_decay * float(self.functions.backend.dot(theta, theta))
+            gradient += self.weight_decay * theta
+        return value, gradient
 
     @functools.cached_property
     def _pieces(self) -> Pieces:
@@ -146,14 +176,16 @@ class Objective:
                 total, terms = total + batch_total, terms + batch_terms
         return total, terms
 
-    def _loss_gradient(self) -> Array:
+    def _loss_gradient(self) -> tuple[float, Array]:
         out = self.functions.backend.empty((self.num_parameters,), self.dtype)
+        loss = terms = 0.0
         with self.functions.session():
-            total, terms = self.functions.accumulator(out), 0.0
+            total = self.functions.accumulator(out)
             for batch in self._pieces.batches():
-                terms += self.functions.add_gradient(self.point, batch, total)[1]
+                batch_loss, batch_terms = self.functions.add_gradient(self.point, batch, total)
+                loss, terms = loss + batch_loss, terms + batch_terms
             total.finish(self.scale(terms))
-        return out
+        return loss * self.scale(terms), out
 
     def scale(self, terms: float) -> float:
         """Factor between the sum of all terms and the objective.

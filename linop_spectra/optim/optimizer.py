@@ -1,0 +1,271 @@
+"""The protocol of all optimisers: flat vectors, objectives of mini-batches, a state that can be saved."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..backends import Array, backend_of
+from ..curvature import Objective
+from ..curvature.non_finite import NonFiniteLossError
+from ..results import PathLike, read_result, save_result
+from .evaluation import Start
+from .step_info import StepInfo
+
+Rate = float | Callable[[int], float]
+"""A learning rate, or one for each step."""
+
+
+@dataclasses.dataclass
+class Proposal:
+    """What a method wants to do.
+
+    Attributes
+    ----------
+    step : array
+        To be added to the parameters, shape (n,).
+    state : dict
+        Entries of the state that change where the step is accepted.
+    rejected_state : dict
+        Entries that change where it is not.
+    predicted_decrease, learning_rate, damping : float
+        As in `StepInfo`.
+    loss_after : float, optional
+        Loss after the step on the gradient's data, where the method knows it already.
+    refreshed : bool
+        Whether curvature was measured.
+    message : str
+        What a user should know of this step.
+    details : dict
+        For `StepInfo.details`.
+    """
+
+    step: Array
+    state: dict[str, Any] = dataclasses.field(default_factory=dict)
+    rejected_state: dict[str, Any] = dataclasses.field(default_factory=dict)
+    predicted_decrease: float = math.nan
+    learning_rate: float = math.nan
+    damping: float = math.nan
+    loss_after: float | None = None
+    refreshed: bool = False
+    message: str = ""
+    details: dict[str, float] = dataclasses.field(default_factory=dict)
+
+
+class Optimizer(abc.ABC):
+    """A method that moves a parameter vector; a subclass says how in ``_propose``.
+
+    An optimiser holds its settings and a flat `state` of numbers and arrays. Arrays of the state are replaced, never written to, so that
+    a step that fails or raises leaves the state as it was. Settings are keyword arguments with attributes of the same names; `_settings`
+    lists them.
+
+    Attributes
+    ----------
+    state : dict
+        Numbers, strings and arrays by name; empty before the first step.
+    num_steps : int
+        Steps so far, rejected ones included.
+
+    Examples
+    --------
+    >>> import torch, linop_spectra as ls
+    >>> _ = torch.manual_seed(0)
+    >>> x, y = torch.randn(20, 3), torch.randn(20, 1)
+    >>> objective = ls.objective(torch.nn.Linear(3, 1), "mse", (x, y))
+    >>> theta, info = ls.optim.LanczosNewton(damping=1e-6, num_steps=4).step(objective, objective.parameters())
+    >>> info.accepted, bool(info.actual_decrease > 0)
+    (True, True)
+    """
+
+    _settings: ClassVar[tuple[str, ...]] = ()
+    _evaluates: ClassVar[bool] = True
+    """Whether the loss after a step is evaluated, at one forward pass, where `_propose` does not know it; else only the step's finiteness
+    is looked at."""
+
+    def __init__(self) -> None:
+        self.state: dict[str, Any] = {}
+        self.num_steps = 0
+
+    @abc.abstractmethod
+    def _propose(self, start: Start) -> Proposal:
+        """The step from here; must not change the optimiser."""
+
+    def _judge(self, start: Start, proposal: Proposal, actual_decrease: float) -> tuple[bool, str]:
+        """Whether to accept a step whose loss is finite or was not evaluated, and why not; may change entries of `proposal.state`."""
+        return True, ""
+
+    def step(self, objective: Objective, theta: Any, *, curvature: Objective | None = None) -> tuple[Array, StepInfo]:
+        """One step.
+
+        Parameters
+        ----------
+        objective : Objective
+            Model, loss and (mini-batch) data; its own parameters do not matter. ``objective.with_data(batch)`` makes one for the next
+            batch at no cost.
+        theta : array
+            Parameters, shape (n,); not written to.
+        curvature : Objective, optional
+            The same on other data, for what the method measures of curvature: a quadratic whose gradient and curvature come from the same
+            few examples promises more than it keeps. By default the data of the gradient.
+
+        Returns
+        -------
+        array
+            New parameters, shape (n,), of the objective's type; the old ones where the step was rejected.
+        StepInfo
+            What happened.
+
+        Raises
+        ------
+        NonFiniteLossError
+            A FloatingPointError and a ValueError: when loss or gradient are not finite before the step.
+        ValueError
+            When the parameters have another number than the objective or the state.
+        """
+        began = time.perf_counter()
+        theta = self._checked(objective, theta)
+        if curvature is not None and (not isinstance(curvature, Objective) or curvature.num_parameters != objective.num_parameters):
+            raise ValueError(
+                "The argument curvature must be an objective of the same model, such as objective.with_data(other_batch), but is "
+                + (f"one of {curvature.num_parameters} parameters" if isinstance(curvature, Objective) else f"a {type(curvature).__name__}")
+                + "."
+            )
+        start = Start(objective, curvature, theta, self.state, self.num_steps)
+        proposal = self._propose(start)
+        accepted, actual, message = self._verdict(start, proposal)
+        # Everything that can fail has happened: now the state changes.
+        self.state = {**self.state, **(proposal.state if accepted else proposal.rejected_state)}
+        self.num_steps += 1
+        return (
+            theta + proposal.step if accepted else theta,
+            StepInfo(
+                step=start.step, loss=start.loss, gradient_norm=start.gradient_norm,
+                step_norm=start.norm(proposal.step) if accepted else 0.0, accepted=accepted,
+                predicted_decrease=proposal.predicted_decrease, actual_decrease=actual, learning_rate=proposal.learning_rate,
+                damping=proposal.damping, num_matvecs=start.num_matvecs, num_gradients=start.num_gradients,
+                num_values=start.num_values, refreshed=proposal.refreshed, seconds=time.perf_counter() - began,
+                message=" ".join(part for part in (message, proposal.message) if part), details=proposal.details,
+            ),
+        )  # fmt: skip
+
+    def _verdict(self, start: Start, proposal: Proposal) -> tuple[bool, float, str]:
+        if not math.isfinite(start.norm(proposal.step)):
+            return False, math.nan, "The proposed step is not finite."
+        after = proposal.loss_after
+        if after is None and self._evaluates:
+            after = start.loss_after(proposal.step)
+        actual = math.nan if after is None else start.loss - after
+        if after is not None and not math.isfinite(after):
+            return False, -math.inf, "The loss after the step is not finite."
+        accepted, message = self._judge(start, proposal, actual)
+        return accepted, actual, message
+
+    def _checked(self, objective: Any, theta: Any) -> Array:
+        if not isinstance(objective, Objective):
+            raise TypeError(
+                f"The argument objective is a {type(objective).__name__}, but must be an objective made by linop_spectra.objective."
+            )
+        backend, n = objective.functions.backend, objective.num_parameters
+        vector = backend.asarray(theta, dtype=objective.dtype)
+        if tuple(vector.shape) != (n,):
+            raise ValueError(f"The argument theta has shape {tuple(vector.shape)}, but the objective has {n} parameters: pass shape ({n},).")
+        if "num_parameters" in self.state and self.state["num_parameters"] != n:
+            raise ValueError(
+                f"The optimiser's state belongs to {self.state['num_parameters']} parameters, but the objective has {n}; make a new "
+                "optimiser, or restore the state of this model."
+            )
+        if "num_parameters" not in self.state:
+            self.state = {**self.state, "num_parameters": n}
+        # A state that was restored holds arrays of the host.
+        for name, value in self.state.items():
+            if isinstance(value, np.ndarray) and value.ndim and not backend.owns(value) and value.dtype.kind in "fc":
+                self.state[name] = backend.asarray(value)
+        return vector
+
+    # -- state ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Settings by name; functions are shown by their names."""
+        values = {name: getattr(self, name) for name in self._settings}
+        return {name: getattr(value, "__qualname__", repr(value)) if callable(value) else value for name, value in values.items()}
+
+    def save(self, path: PathLike) -> None:
+        """Write settings and state to `path` (``.npz``); `restore` reads them back."""
+        arrays, scalars = {}, {}
+        for name, value in self.state.items():
+            if isinstance(value, bool | int | float | str):
+                scalars[name] = value
+            else:
+                arrays[name] = backend_of(value).to_numpy(value)
+        header = {"method": type(self).__name__, "settings": dict(self.settings), "num_steps": self.num_steps, "state": scalars}
+        save_result(path, "optimizer", header, arrays)
+
+    def restore(self, path: PathLike) -> None:
+        """Take over the state in a file that `save` wrote; the next steps are bit-identical to those of the run that wrote it.
+
+        Raises
+        ------
+        ValueError
+            When the file holds the state of another method or of other settings.
+        """
+        scalars, arrays = read_result(path)
+        if scalars["kind"] != "optimizer" or scalars["method"] != type(self).__name__:
+            raise ValueError(
+                f"The file {str(path)!r} holds {scalars.get('method', scalars['kind'])!r}, not the state of a {type(self).__name__}."
+            )
+        own, stored = _plain(dict(self.settings)), scalars["settings"]
+        different = [name for name in own if stored.get(name) != own[name]]
+        if different:
+            listed = ", ".join(f"{name} ({stored.get(name)!r} there, {own[name]!r} here)" for name in different)
+            raise ValueError(f"The file {str(path)!r} was written with other settings: {listed}; make the optimiser with those.")
+        self.state, self.num_steps = {**scalars["state"], **arrays}, int(scalars["num_steps"])
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.settings.items())})"
+
+
+def _plain(settings: dict[str, Any]) -> Any:
+    """Settings as a file gives them back."""
+    import json
+
+    return json.loads(json.dumps(settings))
+
+
+def rate_at(rate: Rate, step: int) -> float:
+    """The learning rate of a step.
+
+    Raises
+    ------
+    ValueError
+        When it is not positive and finite.
+    """
+    value = float(rate(step)) if callable(rate) else float(rate)
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"The learning rate of step {step} is {value!r}, but must be positive and finite.")
+    return value
+
+
+def check_number(name: str, value: Any, *, positive: bool = False, below: float = math.inf) -> float:
+    """`value` as a float that is finite and at least zero (or positive) and below a limit.
+
+    Raises
+    ------
+    ValueError
+        When it is not.
+    """
+    number = float(value)
+    if not math.isfinite(number) or number < 0 or (positive and number == 0) or number >= below:
+        kind = "positive" if positive else "at least zero"
+        limit = "" if math.isinf(below) else f" and below {below:g}"
+        raise ValueError(f"The argument {name} is {value!r}, but must be finite and {kind}{limit}.")
+    return number
+
+
+__all__ = ["NonFiniteLossError", "Optimizer", "Proposal", "Rate", "check_number", "rate_at"]
