@@ -1,6 +1,6 @@
 """Certified spectra of matrices too large to write down."""
 
-from . import landscape, plots, random_matrices
+from . import landscape, optim, plots, random_matrices
 from .adapters import objective
 from .approximations import Approximation, Critique, CritiqueRow, approximate, critique
 from .backends import to_numpy
@@ -166,6 +166,7 @@ __all__ = [
     "metrics",
     "nuclear_norm",
     "objective",
+    "optim",
     "participation_ratio",
     "plan",
     "plots",

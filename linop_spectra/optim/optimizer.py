@@ -69,7 +69,7 @@ class Optimizer(abc.ABC):
     ----------
     state : dict
         Numbers, strings and arrays by name; empty before the first step.
-    num_steps : int
+    steps_taken : int
         Steps so far, rejected ones included.
 
     Examples
@@ -90,7 +90,7 @@ class Optimizer(abc.ABC):
 
     def __init__(self) -> None:
         self.state: dict[str, Any] = {}
-        self.num_steps = 0
+        self.steps_taken = 0
 
     @abc.abstractmethod
     def _propose(self, start: Start) -> Proposal:
@@ -136,14 +136,14 @@ class Optimizer(abc.ABC):
                 + (f"one of {curvature.num_parameters} parameters" if isinstance(curvature, Objective) else f"a {type(curvature).__name__}")
                 + "."
             )
-        start = Start(objective, curvature, theta, self.state, self.num_steps)
+        start = Start(objective, curvature, theta, self.state, self.steps_taken)
         proposal = self._propose(start)
         accepted, actual, message = self._verdict(start, proposal)
         # Everything that can fail has happened: now the state changes.
         self.state = {**self.state, **(proposal.state if accepted else proposal.rejected_state)}
-        self.num_steps += 1
+        self.steps_taken += 1
         return (
-            theta + proposal.step if accepted else theta,
+            start.backend.asarray(theta + proposal.step, dtype=objective.dtype) if accepted else theta,
             StepInfo(
                 step=start.step, loss=start.loss, gradient_norm=start.gradient_norm,
                 step_norm=start.norm(proposal.step) if accepted else 0.0, accepted=accepted,
@@ -174,7 +174,7 @@ class Optimizer(abc.ABC):
         backend, n = objective.functions.backend, objective.num_parameters
         vector = backend.asarray(theta, dtype=objective.dtype)
         if tuple(vector.shape) != (n,):
-            raise ValueError(f"The argument theta has shape {tuple(vector.shape)}, but the objective has {n} parameters: pass shape ({n},).")
+            raise ValueError(f"The argument theta has shape {tuple(vector.shape)}, but the objective has {n} parameters; pass ({n},).")
         if "num_parameters" in self.state and self.state["num_parameters"] != n:
             raise ValueError(
                 f"The optimiser's state belongs to {self.state['num_parameters']} parameters, but the objective has {n}; make a new "
@@ -196,36 +196,62 @@ class Optimizer(abc.ABC):
         values = {name: getattr(self, name) for name in self._settings}
         return {name: getattr(value, "__qualname__", repr(value)) if callable(value) else value for name, value in values.items()}
 
-    def save(self, path: PathLike) -> None:
-        """Write settings and state to `path` (``.npz``); `restore` reads them back."""
-        arrays, scalars = {}, {}
-        for name, value in self.state.items():
-            if isinstance(value, bool | int | float | str):
-                scalars[name] = value
-            else:
-                arrays[name] = backend_of(value).to_numpy(value)
-        header = {"method": type(self).__name__, "settings": dict(self.settings), "num_steps": self.num_steps, "state": scalars}
-        save_result(path, "optimizer", header, arrays)
+    def state_dict(self) -> dict[str, Any]:
+        """Method, settings and state as plain numbers, texts and NumPy arrays; `load_state_dict` takes them back."""
+        held = {
+            name: value if isinstance(value, bool | int | float | str) else backend_of(value).to_numpy(value).copy()
+            for name, value in self.state.items()
+        }
+        return {"method": type(self).__name__, "settings": _plain(dict(self.settings)), "num_steps": self.steps_taken, "state": held}
 
-    def restore(self, path: PathLike) -> None:
-        """Take over the state in a file that `save` wrote; the next steps are bit-identical to those of the run that wrote it.
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` gave; the next steps are bit-identical to those of the run that it came from.
 
         Raises
         ------
         ValueError
-            When the file holds the state of another method or of other settings.
+            When it belongs to another method or to other settings.
         """
-        scalars, arrays = read_result(path)
-        if scalars["kind"] != "optimizer" or scalars["method"] != type(self).__name__:
-            raise ValueError(
-                f"The file {str(path)!r} holds {scalars.get('method', scalars['kind'])!r}, not the state of a {type(self).__name__}."
-            )
-        own, stored = _plain(dict(self.settings)), scalars["settings"]
+        missing = [name for name in ("method", "settings", "num_steps", "state") if name not in state]
+        if missing:
+            raise ValueError(f"The argument state has no entry {missing[0]!r}; pass what state_dict() returned.")
+        if state["method"] != type(self).__name__:
+            raise ValueError(f"This is the state of {state['method']!r}, not of {type(self).__name__}.")
+        own, stored = _plain(dict(self.settings)), state["settings"]
         different = [name for name in own if stored.get(name) != own[name]]
         if different:
             listed = ", ".join(f"{name} ({stored.get(name)!r} there, {own[name]!r} here)" for name in different)
-            raise ValueError(f"The file {str(path)!r} was written with other settings: {listed}; make the optimiser with those.")
-        self.state, self.num_steps = {**scalars["state"], **arrays}, int(scalars["num_steps"])
+            raise ValueError(f"The state was written with other settings: {listed}; make the optimiser with those.")
+        self.state, self.steps_taken = dict(state["state"]), int(state["num_steps"])
+
+    def save(self, path: PathLike) -> None:
+        """Write `state_dict` to `path` (``.npz``); `restore` reads it back."""
+        header, arrays = self.to_file()
+        save_result(path, "optimizer", header, arrays)
+
+    def restore(self, path: PathLike) -> None:
+        """Take over the state in a file that `save` wrote.
+
+        Raises
+        ------
+        ValueError
+            When the file holds something else, or the state of another method or of other settings.
+        """
+        scalars, arrays = read_result(path)
+        if scalars.pop("kind") != "optimizer":
+            raise ValueError(f"The file {str(path)!r} does not hold the state of an optimiser.")
+        self.from_file(scalars, arrays)
+
+    def to_file(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """`state_dict` as what JSON can hold, and arrays."""
+        state = self.state_dict()
+        arrays = {name: value for name, value in state["state"].items() if isinstance(value, np.ndarray)}
+        numbers = {name: value for name, value in state["state"].items() if name not in arrays}
+        return {**state, "state": numbers}, arrays
+
+    def from_file(self, scalars: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+        """Take over what `to_file` gave."""
+        self.load_state_dict({**scalars, "state": {**scalars["state"], **arrays}})
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.settings.items())})"
