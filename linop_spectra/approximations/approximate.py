@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 from ..curvature.objective import Objective
@@ -15,9 +14,6 @@ Kind = Literal[
     "diagonal", "scalar", "squared_gradients", "ggn_mc", "block", "low_rank", "low_rank_plus_diagonal", "kfac", "ekfac"
 ]
 Matrix = Literal["hessian", "ggn", "fisher"]
-_MATRICES: dict[str, Callable[[Objective], LinearOperator]] = {
-    "hessian": Objective.hessian, "ggn": Objective.ggn, "fisher": Objective.fisher,
-}  # fmt: skip
 _OF_A_MATRIX = {
     "diagonal": ("diagonal", "diagonal_approximation"),
     "scalar": ("diagonal", "scalar_approximation"),
@@ -112,9 +108,9 @@ def matrix_of(source: Any, matrix: str | None, purpose: str) -> LinearOperator:
         When the name is unknown or belongs to no objective, or the operator is not Hermitian.
     """
     if isinstance(source, Objective):
-        if matrix is not None and matrix not in _MATRICES:
-            raise ValueError(f"The argument matrix is {matrix!r}, but must be one of {', '.join(map(repr, _MATRICES))}.")
-        return _MATRICES[matrix or "hessian"](source)
+        if matrix is not None and matrix not in get_args(Matrix):
+            raise ValueError(f"The argument matrix is {matrix!r}, but must be one of {', '.join(map(repr, get_args(Matrix)))}.")
+        return getattr(source, matrix or "hessian")()  # type: ignore[no-any-return]
     if matrix is not None:
         raise ValueError(f"The argument matrix={matrix!r} chooses a matrix of an objective, but the source is one already; leave it out.")
     operator = aslinearoperator(source)

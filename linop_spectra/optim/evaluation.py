@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, Literal, get_args
 
 from ..backends import Array, Backend
@@ -23,6 +23,13 @@ def check_matrix(matrix: Any) -> None:
             f"The argument matrix is {matrix!r}, but must be one of {', '.join(map(repr, get_args(CurvatureMatrix)))}, or a function that "
             "makes an operator from an objective."
         )
+
+
+def make_matrix(matrix: Matrix, objective: Objective) -> LinearOperator:
+    """The curvature matrix of an objective that `matrix` names or makes."""
+    if callable(matrix):
+        return matrix(objective)
+    return getattr(objective, matrix)()  # type: ignore[no-any-return]
 
 
 class Start:
@@ -53,7 +60,7 @@ class Start:
         self.state = MappingProxyType(dict(state))
         self.loss, self.gradient = self.objective.value_and_gradient()
         self.num_values, self.num_gradients = 0, 1
-        self._operators: list[LinearOperator] = []
+        self._operators: list[Any] = []
         self.gradient_norm = float(self.backend.norm(self.gradient))
         if not math.isfinite(self.gradient_norm):
             raise NonFiniteLossError(
@@ -68,18 +75,21 @@ class Start:
 
     @property
     def num_matvecs(self) -> int:
-        """Products with the operators that `operator` and `count` know."""
+        """Products with the operators that `operator` and `count` know, and those of `add_matvecs`."""
         return sum(operator.num_matvecs for operator in self._operators)
 
     def operator(self, matrix: Matrix) -> LinearOperator:
         """A curvature matrix on the data of the curvature; its products are counted."""
-        make = {"hessian": Objective.hessian, "ggn": Objective.ggn, "fisher": Objective.fisher}
-        return self.count(matrix(self.curvature) if callable(matrix) else make[matrix](self.curvature))
+        return self.count(make_matrix(matrix, self.curvature))
 
     def count(self, operator: LinearOperator) -> LinearOperator:
         """Count the products of an operator, from zero."""
         self._operators.append(operator)
         return operator
+
+    def add_matvecs(self, count: int) -> None:
+        """Count products that are not those of an operator: with parts of the data, as many as they cost over all of it."""
+        self._operators.append(SimpleNamespace(num_matvecs=count))
 
     def curvature_gradient(self) -> Array:
         """Gradient on the data of the curvature, shape (n,); costs nothing where that is the gradient's own."""
