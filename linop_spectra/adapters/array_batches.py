@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..curvature.data import ArraySource, Batches, refuse_one_shot
+from ..curvature.data import ArraySource, Batches, BatchSizes, refuse_one_shot
 
 Change = Callable[[Any], Any]
 
@@ -189,7 +189,7 @@ class ArrayBatches:
         self._random_state = random_state or HostRandomState
 
     def batches(
-        self, data: Any, batch_size: int | None, budget: int, choose_batch_size: Callable[[Any, Any], int] | None
+        self, data: Any, batch_size: int | None, budget: int, sizes: BatchSizes | None
     ) -> Batches:
         """A user's data as batches."""
         if data is None:
@@ -203,7 +203,7 @@ class ArrayBatches:
             if any(len(x.shape) == 0 for x in pair):
                 raise ValueError("The argument data holds a single number where an array with a row for each example is needed.")
             source: Any = ArraySource(pair[0], pair[1], batch_size=batch_size)
-            return Batches(source, _Hooks(self, None), budget, choose_batch_size if batch_size is None else None)
+            return Batches(source, _Hooks(self, None), budget, sizes if batch_size is None else None)
         if is_array(data) or isinstance(data, str | bytes | Mapping):
             raise TypeError(
                 f"The argument data is a {type(data).__name__}, but must be a tuple (inputs, targets) of two arrays, a "

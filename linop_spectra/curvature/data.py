@@ -85,6 +85,31 @@ class ArraySource:
             yield self.inputs[first : first + size], self.targets[first : first + size]
 
 
+class BatchSizes:
+    """Choices of batch sizes for one model, made once for each kind of example: mini-batches of a training are judged by the first.
+
+    Parameters
+    ----------
+    choose : callable
+        ``choose(point, batch) -> int``, given all examples in one batch.
+    """
+
+    def __init__(self, choose: Callable[[Any, Any], int]) -> None:
+        self._choose = choose
+        self._fitting: dict[tuple[Any, ...], int] = {}
+
+    def of(self, source: ArraySource, point: Any, prepare: Callable[[Any], Any]) -> int:
+        """The size for a source: all its examples where as many of their kind fitted before."""
+        kind = tuple((tuple(getattr(x, "shape", ()))[1:], str(getattr(x, "dtype", ""))) for x in (source.inputs, source.targets))
+        examples = len(source)
+        if examples > self._fitting.get(kind, 0):
+            size = self._choose(point, prepare((source.inputs, source.targets)))
+            if size < examples:
+                return size
+            self._fitting[kind] = examples
+        return examples
+
+
 class Batches:
     """The prepared batches of an objective, in a fixed order.
 
@@ -96,16 +121,15 @@ class Batches:
         What the framework does to a batch.
     budget : int
         Bytes that may be kept.
-    choose_batch_size : callable, optional
-        ``choose_batch_size(point, batch) -> int`` for an `ArraySource` whose batch size is free: called before the first pass
-        with all examples in one batch.
+    sizes : BatchSizes, optional
+        For an `ArraySource` whose batch size is free: asked before the first pass.
     """
 
     def __init__(
-        self, source: Iterable[Any], hooks: DataHooks, budget: int, choose_batch_size: Callable[[Any, Any], int] | None = None
+        self, source: Iterable[Any], hooks: DataHooks, budget: int, sizes: BatchSizes | None = None
     ) -> None:
         self._source, self._hooks, self._budget = source, hooks, budget
-        self._choose_batch_size = choose_batch_size
+        self._sizes = sizes
         self._kept: list[Any] | None = None
         self._checksums: list[int] | None = None
         self._num_examples: int | None = len(source) if isinstance(source, ArraySource) else None
@@ -120,10 +144,9 @@ class Batches:
 
     def plan(self, point: Any) -> None:
         """Choose the batch size where it is free, and make sure that the choice is made only once."""
-        if self._choose_batch_size is not None and isinstance(self._source, ArraySource):
-            whole = self._hooks.prepare((self._source.inputs, self._source.targets))
-            self._source.batch_size = self._choose_batch_size(point, whole)
-        self._choose_batch_size = None
+        if self._sizes is not None and isinstance(self._source, ArraySource):
+            self._source.batch_size = self._sizes.of(self._source, point, self._hooks.prepare)
+        self._sizes = None
 
     @property
     def num_examples(self) -> int:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from linop_spectra.curvature import Batches
-from linop_spectra.curvature.data import ArraySource, refuse_one_shot
+from linop_spectra.curvature.data import ArraySource, BatchSizes, refuse_one_shot
 
 
 class Hooks:
@@ -96,7 +96,7 @@ def test_the_free_batch_size_is_chosen_once():
         asked.append((point, len(batch)))
         return 2
 
-    batches = Batches(ArraySource(np.arange(5), np.arange(5), None), Hooks(), 1000, choose)
+    batches = Batches(ArraySource(np.arange(5), np.arange(5), None), Hooks(), 1000, BatchSizes(choose))
     batches.plan("theta")
     batches.plan("another")
     assert asked == [("theta", 2)]  # the pair of arrays is the one batch
@@ -109,3 +109,24 @@ def test_one_shot_iterators(data):
         refuse_one_shot(data)
     with pytest.raises(TypeError, match="argument data is a float"):
         refuse_one_shot(1.0)
+
+
+def test_mini_batches_of_a_kind_are_judged_once():
+    """Each batch of a training comes by `with_data`: finding out whether it fits must not cost a pass each time."""
+    torch = pytest.importorskip("torch")
+    import linop_spectra as ls
+
+    model = torch.nn.Linear(3, 2)
+    objective = ls.objective(model, "mse", (torch.randn(40, 3), torch.randn(40, 2)))
+    asked = []
+    sizes = objective.functions._sizes
+    choose = sizes._choose
+    sizes._choose = lambda point, batch: asked.append(len(batch[0])) or choose(point, batch)
+    for examples in (20, 20, 8, 30):
+        objective.with_data((torch.randn(examples, 3), torch.randn(examples, 2))).gradient()
+    assert asked == [20, 30]
+    small = ls.objective(model, "mse", (torch.randn(40, 3), torch.randn(40, 2)), memory_budget=4_000)
+    for examples in (400, 4, 400):
+        here = small.with_data((torch.randn(examples, 3), torch.randn(examples, 2)))
+        here.gradient()
+        assert (here.data.num_batches > 1) == (examples == 400)

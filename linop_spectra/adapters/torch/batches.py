@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...curvature.data import ArraySource, Batches, refuse_one_shot
+from ...curvature.data import ArraySource, Batches, BatchSizes, refuse_one_shot
 from .context import RandomState
 
 
@@ -68,7 +68,7 @@ class TorchBatches:
         self._device, self._dtype, self._pairs = device, dtype, pairs
 
     def batches(
-        self, data: Any, batch_size: int | None, budget: int, choose_batch_size: Callable[[Any, Any], int] | None
+        self, data: Any, batch_size: int | None, budget: int, sizes: BatchSizes | None
     ) -> Batches:
         """A user's data as batches."""
         if data is None:
@@ -79,7 +79,7 @@ class TorchBatches:
             return self.sequence([None])
         if isinstance(data, tuple) and len(data) == 2 and all(is_array(x) for x in data):
             source: Any = ArraySource(*data, batch_size=batch_size)
-            return Batches(source, _Hooks(self, None), budget, choose_batch_size if batch_size is None else None)
+            return Batches(source, _Hooks(self, None), budget, sizes if batch_size is None else None)
         if is_array(data) or isinstance(data, str | bytes | Mapping):
             raise TypeError(
                 f"The argument data is a {type(data).__name__}, but must be a tuple (inputs, targets) of two arrays, a "
