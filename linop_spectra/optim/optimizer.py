@@ -84,7 +84,7 @@ class Optimizer(abc.ABC):
     """
 
     _settings: ClassVar[tuple[str, ...]] = ()
-    _evaluates: ClassVar[bool] = True
+    _evaluates: bool = True
     """Whether the loss after a step is evaluated, at one forward pass, where `_propose` does not know it; else only the step's finiteness
     is looked at."""
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from linop_spectra.adapters.array_batches import ArrayBatches, HostRandomState, leaves, map_leaves
+from linop_spectra.curvature.data import BatchSizes
 
 
 class Native(np.ndarray):
@@ -152,7 +153,7 @@ def test_a_batch_size_is_for_arrays():
     with pytest.raises(ValueError, match="batches already"):
         read([(X, Y)], 4)
     assert read(None, pairs=False) == [None]
-    chosen = reader().batches((X, Y), None, 10**6, lambda point, batch: len(batch[0]) // 2)
+    chosen = reader().batches((X, Y), None, 10**6, BatchSizes(lambda point, batch: len(batch[0]) // 2))
     chosen.plan(None)
     assert [len(x) for x, _ in chosen] == [5, 5]
 
