@@ -21,6 +21,7 @@ from ..curvature.examples import random_numbers, require_examples
 from ..curvature.linearization import Accumulator, Batch, Linearization, Outputs
 from ..curvature.objective import Objective
 from ..curvature.out_of_memory import cut, in_smaller_plans, separable
+from ..curvature.subspace import require_all_parameters
 from .diagonal import DiagonalApproximation
 
 Each = Literal["example", "batch"]
@@ -98,6 +99,7 @@ def squared_gradients(
         raise ValueError(f"The argument method is {method!r}, but must be 'exact' or 'signs'.")
     if method == "exact" and (num_samples is not None or seed != 0):
         raise ValueError("The arguments num_samples and seed belong to method='signs'; leave them out for method='exact'.")
+    require_all_parameters(objective, "this diagonal")
     require_examples(objective)
     _require_sum(objective)
     began = time.perf_counter()
@@ -175,6 +177,7 @@ def monte_carlo_ggn(
     """
     if each not in get_args(Each):
         raise ValueError(f"The argument each is {each!r}, but must be 'example' or 'batch'.")
+    require_all_parameters(objective, "this diagonal")
     samples = _whole("num_samples", num_samples)
     objective.fisher("mc", num_samples=samples, seed=seed)  # says what is wrong with the loss, the samples or the seed
     if each == "example":

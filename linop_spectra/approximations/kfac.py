@@ -29,6 +29,7 @@ from ..curvature.fisher import fisher_operator
 from ..curvature.matrices import OutputCurvatureOperator
 from ..curvature.objective import Objective
 from ..curvature.out_of_memory import in_smaller_plans
+from ..curvature.subspace import require_all_parameters
 from ..curvature.weight_uses import SupportsWeightUses
 from .kronecker_factors import DenseBlock, FactoredBlock, FactoredOperator, KroneckerApproximation, KroneckerBlock, ZeroBlock
 from .weight_gradients import BatchGradients, Columns, FisherKind, walk
@@ -130,6 +131,7 @@ def checked_columns(objective: Objective, fisher: Any, num_samples: Any, seed: A
         raise ValueError(f"The argument fisher is {fisher!r}, but must be 'exact', 'mc' or 'empirical'.")
     if sharing not in get_args(Sharing):
         raise ValueError(f"The argument sharing is {sharing!r}, but must be 'expand' or 'reduce'.")
+    require_all_parameters(objective, "a Kronecker factor")
     if not isinstance(objective.functions, SupportsWeightUses):
         raise TypeError(
             f"The functions {type(objective.functions).__name__} do not show where a model uses its weights, which Kronecker factors are "

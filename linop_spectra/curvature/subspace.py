@@ -107,14 +107,11 @@ class SubspaceObjective(Objective):
 
     def class_structure(self) -> Any:
         """Refused: it belongs to all parameters."""
-        raise self._refusal("class structure")
+        raise _refusal("the structure of classes")
 
     def filter_normalized(self, parameters: Any = None, *, tolerance: float = 1e-3) -> Objective:
         """Refused: filters belong to all parameters."""
-        raise self._refusal("filter normalisation")
-
-    def _refusal(self, name: str) -> TypeError:
-        return TypeError(f"A {name} belongs to all parameters and not to coordinates in a subspace; take it of the objective's .whole.")
+        raise _refusal("the norm of filters")
 
     def with_parameters(self, parameters: Any) -> SubspaceObjective:
         """The same at other coordinates, shape (d,)."""
@@ -195,3 +192,22 @@ def random_rows(objective: Objective, dimension: int, seed: int = 0) -> Array:
         indices = range(made.count, made.count + int(dimension) - made.rank)
         made.append(backend.probes(n, indices, kind="normal", seed=seed, domain="random subspace", dtype=objective.dtype))
     return made.newest(int(dimension))
+
+
+def require_all_parameters(objective: Objective, purpose: str) -> None:
+    """Raise where an objective has coordinates in a subspace in place of the model's parameters.
+
+    Raises
+    ------
+    TypeError
+        Then.
+    """
+    if isinstance(objective, SubspaceObjective):
+        raise _refusal(purpose)
+
+
+def _refusal(name: str) -> TypeError:
+    return TypeError(
+        f"{name[0].upper()}{name[1:]} belongs to all parameters and not to coordinates in a subspace; take it of the objective's .whole, "
+        "or choose a method that needs only gradients and products."
+    )

@@ -92,6 +92,29 @@ def test_rejections_and_bad_arguments():
         RandomSubspace("sgd", dimension=3)
 
 
+@pytest.mark.parametrize("method", [ls.optim.KFAC(), ls.optim.Sophia(estimator="gnb")], ids=["KFAC", "Sophia"])
+def test_methods_that_need_layers_say_so(method):
+    obj = classifier()
+    with pytest.raises(TypeError, match="not to coordinates in a subspace"):
+        RandomSubspace(method, dimension=4).step(obj, obj.parameters())
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        ls.optim.HessianFree(), ls.optim.SaddleFreeNewton(damping=0.1), ls.optim.TrustRegionNewton(), ls.optim.CubicNewton(),
+        ls.optim.AdaHessian(learning_rate=0.05), ls.optim.HeavyBall(learning_rate=0.1),
+    ],
+    ids=lambda method: type(method).__name__,
+)  # fmt: skip
+def test_methods_that_need_products_work(method):
+    obj = classifier()
+    theta, inside = obj.parameters(), RandomSubspace(method, dimension=8)
+    for _ in range(6):
+        theta, _ = inside.step(obj, theta)
+    assert obj.with_parameters(theta).value() < obj.value()
+
+
 def classifier():
     generator = torch.Generator().manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4)).double()
