@@ -65,3 +65,13 @@ def check_weight_decay(weight_decay: Any) -> float:
     if not math.isfinite(value):
         raise ValueError(f"The argument weight_decay is {weight_decay!r}, but must be finite.")
     return value
+
+
+NO_RUNNING_STATISTICS = (
+    "The argument batch_norm is 're-estimate', but no batch normalisation layer of the model uses running statistics: there is none, or "
+    "the objective was made with batch_norm='train'; leave the argument out."
+)
+HIDDEN_STATISTICS = (
+    "The argument batch_norm is 're-estimate', but a {kind} hides its running statistics, if it has any, from whoever calls it; {fix}, or "
+    "keep them (batch_norm='keep')."
+)

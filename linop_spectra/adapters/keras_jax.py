@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -36,7 +38,14 @@ class KerasApply:
     def __init__(self, layers: KerasLayers) -> None:
         self._layers = layers
         self._variables = [*layers.trainable.values(), *layers.rest.values()]
-        self._rest = [jnp.array(v.value) for v in layers.rest.values()]
+        self.rest = [jnp.array(v.value) for v in layers.rest.values()]
+        self._found: dict[str, Any] | None = None
+
+    def with_rest(self, rest: Sequence[Any]) -> KerasApply:
+        """The same with other values of the other variables."""
+        made = copy.copy(self)
+        made.rest = list(rest)
+        return made
 
     def __call__(self, params: dict[str, Any], inputs: Any) -> Any:
         """The model on a batch's inputs."""
@@ -46,12 +55,27 @@ class KerasApply:
         """Sum of the regularisers."""
         return self._under(params, self._layers.regularization)
 
+    def collecting(self) -> KerasApply:
+        """The same with batch normalisation in training; `found` has the statistics of the batch once it has run."""
+        made = copy.copy(self)
+        made._found = {}
+        return made
+
+    @property
+    def found(self) -> dict[str, Any]:
+        """Statistics of the last batch, by the names of the moving ones."""
+        return self._found or {}
+
     def _under(self, params: dict[str, Any], run: Callable[[], Any]) -> Any:
         values = [params[name] for name in self._layers.trainable]
         wide = all(value.dtype == jnp.float64 for value in values)
-        others = [value.astype(jnp.float64) if wide and jnp.issubdtype(value.dtype, jnp.floating) else value for value in self._rest]
-        with self._layers.holding(self._variables, [*values, *others], "float64" if wide else None):
-            return run()
+        others = [value.astype(jnp.float64) if wide and jnp.issubdtype(value.dtype, jnp.floating) else value for value in self.rest]
+        collect = self._found is not None
+        with self._layers.holding(self._variables, [*values, *others], "float64" if wide else None, collect=collect) as statistics:
+            result = run()
+            if self._found is not None:
+                self._found.update(statistics())
+            return result
 
 
 class RegularizedPrograms(Programs):
@@ -105,11 +129,31 @@ def keras_jax_objective(layers: KerasLayers, loss: Any, data: Any, **options: An
     """The objective of a Keras model on the JAX backend."""
     params = {name: jnp.array(v.value) for name, v in layers.trainable.items()}
     objective = jax_objective(KerasApply(layers), plain_loss(loss), data, params=params, **options)
-    regularized = layers.regularized and not isinstance(loss, BatchLoss)
-    if not regularized and not layers.batch_statistics:
-        return objective
     plain: Any = objective.functions
-    kind = RegularizedFunctions if regularized else JaxFunctions
-    model = dataclasses.replace(plain.programs.model, batch_statistics=layers.batch_statistics)
+    kind = RegularizedFunctions if layers.regularized and not isinstance(loss, BatchLoss) else JaxFunctions
+    model = _with_variables(plain.programs.model, layers)
     functions = kind(model, plain.loss, plain.backend, plain.memory_budget, options["batch_size"])
     return Objective(functions, functions.initial_point(), functions.batches(data), objective.weight_decay)
+
+
+def _with_variables(model: PureModel, layers: KerasLayers) -> PureModel:
+    """The model with its other variables among its constants."""
+    count, names = len(model.constants), tuple(layers.rest)
+
+    def build(values: Any, fixed: Any) -> Any:
+        bound = model.build(values, fixed[:count])
+        return functools.partial(bound.func.with_rest(fixed[count:]), *bound.args)
+
+    def collect(bound: Any, run: Callable[[Any], Any]) -> dict[str, Any]:
+        apply = bound.func.collecting()
+        run(functools.partial(apply, *bound.args))
+        return apply.found
+
+    with double_precision(model.dtype == np.float64):
+        others = tuple(jax.device_put(jnp.array(v.value), model.device) for v in layers.rest.values())
+        if model.dtype == np.float64:
+            others = tuple(x.astype(np.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x for x in others)
+    return dataclasses.replace(
+        model, constant_names=(*model.constant_names, *names), constants=(*model.constants, *others), build=build,
+        batch_statistics=layers.batch_statistics, statistics=tuple(layers.statistics), collect=collect,
+    )  # fmt: skip

@@ -37,6 +37,8 @@ class KerasLayers:
         Whether trainable variables have regularisers.
     batch_statistics : bool
         Whether an example's outputs depend on the other examples of its batch.
+    statistics : dict
+        Those of `rest` that are moving statistics in use, which training would change.
 
     Raises
     ------
@@ -63,25 +65,35 @@ class KerasLayers:
         names = variable_names(model)
         self.trainable = {names[id(v)]: v for v in model.trainable_variables}
         self.rest = {names[id(v)]: v for v in model.variables if names[id(v)] not in self.trainable}
+        inside = {id(v) for layer in layers if _takes_statistics(layer) for v in (layer.moving_mean, layer.moving_variance)}
+        self.statistics = {} if self._batch_norm else {name: v for name, v in self.rest.items() if id(v) in inside}
         self.weight_names = tuple(names[id(v)] for v in model.weights)
         self._regularized = [v for v in model.trainable_variables if v.regularizer is not None]
         self.regularized = bool(self._regularized)
 
     @contextlib.contextmanager
-    def holding(self, variables: Sequence[Any], values: Sequence[Any], precision: str | None) -> Iterator[None]:
-        """Context in which the variables have these values, and layers compute in another precision where one is given."""
+    def holding(
+        self, variables: Sequence[Any], values: Sequence[Any], precision: str | None, *, collect: bool = False
+    ) -> Iterator[Callable[[], dict[str, Any]]]:
+        """Context in which the variables have these values, and layers compute in another precision where one is given.
+
+        With `collect`, batch normalisation works as in training, and what the context gives is a function that tells the statistics of
+        the batch, by the names of the moving ones, once the model has run.
+        """
         scope = _Scope(self.layers)
         # The scope's constructor would cast to the variables' own precision.
         for variable, value in zip(variables, values, strict=True):
             scope.state_mapping[id(variable)] = value
         with contextlib.ExitStack() as stack:
             stack.enter_context(unchanged(self.layers))
-            if self._batch_norm:
+            if self._batch_norm or collect:
                 stack.enter_context(_batch_statistics())
+            if collect:
+                stack.enter_context(_without_memory(self.layers))
             if precision is not None:
                 stack.enter_context(_precision(self.layers, precision))
             stack.enter_context(scope)
-            yield
+            yield lambda: {name: scope.get_current_value(variable) for name, variable in self.statistics.items()}
 
     def call(self, inputs: Any) -> Any:
         """The model on a batch's inputs, as in ``model(inputs, training=False)``."""
@@ -234,6 +246,19 @@ def _batch_statistics() -> Iterator[None]:
         yield
     finally:
         layer.call = original
+
+
+@contextlib.contextmanager
+def _without_memory(layers: Sequence[Any]) -> Iterator[None]:
+    """Moving statistics become those of the batch."""
+    held = [(vars(layer), layer.momentum) for layer in layers if _takes_statistics(layer)]
+    try:
+        for own, _ in held:
+            own["momentum"] = 0.0
+        yield
+    finally:
+        for own, momentum in held:
+            own["momentum"] = momentum
 
 
 @contextlib.contextmanager

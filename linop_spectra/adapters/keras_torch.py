@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -37,6 +37,7 @@ class KerasModule(torch.nn.Module):
         super().__init__()
         self._held, self._classes_first = [layers], classes_first
         self._names = tuple(layers.trainable) + tuple(layers.rest)
+        self._found: dict[str, Tensor] | None = None
         if layers.batch_statistics:
             # By a layer of its own kind torch's adapter knows that an example's outputs depend on the others; it is never run.
             self.batch_statistics = torch.nn.BatchNorm1d(1, affine=False, track_running_stats=False).eval()
@@ -60,8 +61,10 @@ class KerasModule(torch.nn.Module):
 
     def forward(self, inputs: Any) -> Any:
         """The model on a batch's inputs."""
-        with self._holding():
+        with self._holding() as statistics:
             outputs = self._held[0].call(inputs)
+            if self._found is not None:
+                self._found.update((name, value.detach()) for name, value in statistics().items())
         if self._classes_first and isinstance(outputs, Tensor) and outputs.ndim > 2:
             return outputs.movedim(-1, 1)
         return outputs
@@ -72,11 +75,28 @@ class KerasModule(torch.nn.Module):
             total: Tensor = self._held[0].regularization()
         return total
 
-    def _holding(self) -> contextlib.AbstractContextManager[None]:
+    @property
+    def statistics(self) -> Collection[str]:
+        """Names of the moving statistics of batch normalisation."""
+        return self._held[0].statistics.keys()
+
+    @contextlib.contextmanager
+    def collected_statistics(self) -> Iterator[dict[str, Tensor]]:
+        """Context in which batch normalisation works as in training; what it gives fills with the statistics of the batch."""
+        self._found = {}
+        try:
+            yield self._found
+        finally:
+            self._found = None
+
+    def _holding(self) -> contextlib.AbstractContextManager[Callable[[], dict[str, Any]]]:
         layers = self._held[0]
         values = [getattr(self, name) for name in self._names]
         wide = all(value.dtype == torch.float64 for value in values if value.is_floating_point())
-        return layers.holding([*layers.trainable.values(), *layers.rest.values()], values, "float64" if wide else None)
+        return layers.holding(
+            [*layers.trainable.values(), *layers.rest.values()], values, "float64" if wide else None,
+            collect=self._found is not None,
+        )  # fmt: skip
 
 
 class RegularizedFunctions(TorchFunctions):
@@ -104,6 +124,12 @@ class RegularizedFunctions(TorchFunctions):
     def loss_sum(self, point: TorchPoint, batch: Any) -> tuple[float, float]:
         """Summed loss and number of terms."""
         loss_sum, num_terms = super().loss_sum(point, batch)
+        with torch.no_grad():
+            return loss_sum + num_terms * float(self.regularization(point.leaves, point.rest)), num_terms
+
+    def loss_of(self, point: TorchPoint, outputs: Tensor, batch: Any) -> tuple[float, float]:
+        """Summed loss and number of terms, given the outputs at a point."""
+        loss_sum, num_terms = super().loss_of(point, outputs, batch)
         with torch.no_grad():
             return loss_sum + num_terms * float(self.regularization(point.leaves, point.rest)), num_terms
 

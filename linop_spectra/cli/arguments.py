@@ -209,6 +209,10 @@ def _add_landscape(commands: Any, function: Callable[[Any], int]) -> None:
     parser.add_argument("--span", type=span, default=1.0, metavar="S", help="largest multiple of each direction (default: 1)")
     parser.add_argument("--accuracy", action="store_true", help="measure the accuracy of a classifier too")
     parser.add_argument(
+        "--held-out", action="store_true",
+        help="measure everything on held-out data too: for a factory that returns (objective, held_out), data or another Objective",
+    )
+    parser.add_argument(
         "--batch-norm", choices=["keep", "re-estimate"], default="keep",
         help="running statistics away from the model: its own, or new ones at each point (default: keep)",
     )

@@ -15,7 +15,7 @@ from .errors import INTERRUPTED, CommandError, explain_failure, is_ours
 from .output import cannot_write, prepare_folder, versions, write_figure, write_json
 from .spectrum import _check_checkpoint, show_progress
 from .summary import format_table
-from .target import load_target
+from .target import Target, load_target
 
 LINE_POINTS, PLANE_POINTS = 21, 15
 _KINDS = {"top": "top", "bottom": "bottom", "random": "random", "filter": "filter_normalized"}
@@ -35,11 +35,12 @@ def landscape_command(options: argparse.Namespace) -> int:
             f"The argument TARGET is {options.target!r}, which gives an operator, but a loss surface needs an Objective; return what "
             "linop_spectra.objective makes."
         )
+    held_out = _held_out(target, objective, options) if options.held_out else None
     folder = prepare_folder(options.out)
     _check_checkpoint(options.checkpoint)
     failure: CommandError | None = None
     try:
-        result = _compute(objective, options)
+        result = _compute(objective, held_out, options)
     except LandscapeInterrupted as error:
         result, failure = error.partial, CommandError(str(error).replace("kept in .partial", "kept and marked as partial"))
         failure.__cause__ = error
@@ -61,7 +62,24 @@ def landscape_command(options: argparse.Namespace) -> int:
     return 0
 
 
-def _compute(objective: Objective, options: argparse.Namespace) -> Any:
+def _held_out(target: Target, objective: Objective, options: argparse.Namespace) -> Objective:
+    given = target.held_out
+    if given is None:
+        raise CommandError(
+            f"The argument --held-out asks for held-out data, but {options.target!r} gives none; return (objective, held_out) from the "
+            "factory, where held_out is data as linop_spectra.objective takes them."
+        )
+    if isinstance(given, Objective):
+        return given
+    try:
+        return objective.with_data(given)
+    except Exception as error:
+        if is_ours(error):
+            raise CommandError(f"The held-out data of {options.target!r} do not fit: {error}") from error
+        raise CommandError(f"The held-out data of {options.target!r} failed: {explain_failure(error, target.file)}.") from error
+
+
+def _compute(objective: Objective, held_out: Objective | None, options: argparse.Namespace) -> Any:
     from ..landscape import directions, line, plane
 
     found = directions(objective, _KINDS[options.directions], 2 if options.plane else options.count or 1, seed=options.seed)  # type: ignore[arg-type]
@@ -69,7 +87,7 @@ def _compute(objective: Objective, options: argparse.Namespace) -> Any:
     t = np.linspace(-options.span, options.span, options.points or default)
     common: dict[str, Any] = {
         "metrics": "accuracy" if options.accuracy else None, "batch_norm": options.batch_norm, "checkpoint": options.checkpoint,
-        "time_budget": options.time_budget, "progress": show_progress(options) or None,
+        "held_out": held_out, "time_budget": options.time_budget, "progress": show_progress(options) or None,
         "quadratic": None if options.directions in ("top", "bottom") else True,
     }  # fmt: skip
     if options.plane:
@@ -87,7 +105,9 @@ def summarise(result: Any) -> dict[str, Any]:
         **places,
         "directions": list(result.labels),
         "loss": loss,
+        "held_out_loss": result.held_out_loss,
         "metrics": result.metrics,
+        "held_out_metrics": result.held_out_metrics,
         "loss_at_centre": result.value,
         "smallest_loss": float(known.min()) if known.size else None,
         "largest_loss": float(known.max()) if known.size else None,
@@ -114,6 +134,9 @@ def _rows(numbers: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     if numbers["smallest_loss"] is not None:
         rows.append(("loss", f"{numbers['smallest_loss']:.6g} to {numbers['largest_loss']:.6g}"))
+    held_out = numbers["held_out_loss"]
+    if held_out is not None and np.isfinite(held_out).any():
+        rows.append(("held-out loss", f"{np.nanmin(held_out):.6g} to {np.nanmax(held_out):.6g}"))
     for label, slope, curvature in zip(numbers["directions"], numbers["slope"], numbers["curvature"], strict=True):
         rows.append((label, f"slope {slope:.4g}, curvature {curvature:.4g}"))
     return rows

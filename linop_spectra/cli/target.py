@@ -19,7 +19,7 @@ from .errors import CommandError, explain_failure, is_ours
 
 _MATRIX_SUFFIXES = (".mtx", ".mtx.gz", ".npz")
 _FORMS = "write file.py:factory, module:factory, or the name of a .mtx, .mtx.gz or .npz file"
-_RETURNS = "it should return an Objective, a LinearOperator, or a symmetric matrix that aslinearoperator takes"
+_RETURNS = "it should return an Objective (or one and held-out data), a LinearOperator, or a symmetric matrix that aslinearoperator takes"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,12 +36,15 @@ class Target:
         ``"hessian"`` or ``"ggn"`` for an Objective, otherwise None.
     file : str or None
         The user's file, to find their line in a traceback.
+    held_out : object
+        What stands second where a factory returns ``(objective, held_out)``: an Objective of the same model, or data; otherwise None.
     """
 
     operator: LinearOperator
     name: str
     matrix: str | None = None
     file: str | None = None
+    held_out: Any = None
 
 
 def load_target(text: str, matrix: str | None = None) -> Target:
@@ -74,9 +77,12 @@ def load_target(text: str, matrix: str | None = None) -> Target:
         module = _load_file(location) if location.endswith(".py") else _load_module(location)
         file = getattr(module, "__file__", None)
         value, origin = _call_factory(module, location, name, file), f"The factory {name!r} of {location!r}"
+    held_out = None
+    if isinstance(value, tuple) and len(value) == 2 and _is_objective(value[0]):
+        value, held_out = value
     if _is_objective(value):
         chosen = matrix or "hessian"
-        return Target(getattr(value, chosen)(), f"{chosen} of {text}", chosen, file)
+        return Target(getattr(value, chosen)(), f"{chosen} of {text}", chosen, file, held_out)
     if matrix is not None:
         raise CommandError(
             f"The argument --operator is {matrix!r}, but {text!r} gives an object of type {type(value).__name__}, which has no "

@@ -13,6 +13,7 @@ from .jacobian import JacobianOperator, NeuralTangentKernel
 from .linearization import Accumulator, Linearization, ModelFunctions
 from .logits_losses import LanguageModelLoss, LogitsLoss
 from .matrices import CurvatureOperator, GaussNewtonOperator, HessianOperator, OutputCurvatureOperator
+from .non_finite import NonFiniteLossError
 from .objective import Objective
 from .preconditioned import PreconditionedOperator, preconditioned
 from .residual import ResidualOperator
@@ -39,6 +40,7 @@ __all__ = [
     "ModelFunctions",
     "MonteCarloFisherOperator",
     "NeuralTangentKernel",
+    "NonFiniteLossError",
     "Objective",
     "OutputCurvatureOperator",
     "PreconditionedOperator",

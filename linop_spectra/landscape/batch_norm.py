@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 from ..curvature import Batches, Objective
@@ -13,8 +15,18 @@ BatchNorm = Literal["keep", "re-estimate"]
 class SupportsRunningStatistics(Protocol):
     """What model functions may have besides: running statistics that can be collected anew."""
 
-    def with_running_statistics(self, point: Any, batches: Batches) -> Any:
-        """The point with running statistics of one pass over `batches` in training mode."""
+    def with_running_statistics(self, points: Sequence[Any], batches: Batches) -> list[Any]:
+        """The points with running statistics of one pass over `batches` in training mode.
+
+        Each statistic is the mean over the batches, weighted by their examples, of what the layer computes on a batch in training.
+
+        Raises
+        ------
+        ValueError
+            When no layer uses running statistics.
+        TypeError
+            When the model hides them.
+        """
 
 
 def check_policy(batch_norm: str, objective: Objective, held_out: Objective | None) -> None:
@@ -25,7 +37,7 @@ def check_policy(batch_norm: str, objective: Objective, held_out: Objective | No
     ValueError
         When there is no such policy, or the held-out objective is of another model.
     TypeError
-        When the framework's adapter cannot re-estimate.
+        When the framework's adapter cannot collect statistics.
     """
     if batch_norm not in get_args(BatchNorm):
         raise ValueError(f"The argument batch_norm is {batch_norm!r}, but must be 'keep' or 're-estimate'.")
@@ -33,7 +45,7 @@ def check_policy(batch_norm: str, objective: Objective, held_out: Objective | No
         return
     if not isinstance(objective.functions, SupportsRunningStatistics):
         raise TypeError(
-            "The argument batch_norm is 're-estimate', but running statistics can be collected anew for torch modules only; make the "
+            "The argument batch_norm is 're-estimate', but running statistics of this kind of model cannot be collected anew; make the "
             "objective with batch_norm='train', which uses those of each batch, or keep them (batch_norm='keep')."
         )
     if held_out is not None and held_out.functions is not objective.functions:
@@ -43,12 +55,17 @@ def check_policy(batch_norm: str, objective: Objective, held_out: Objective | No
         )
 
 
-def at_point(objective: Objective, held_out: Objective | None, theta: Any, batch_norm: str) -> tuple[Objective, Objective | None]:
-    """Both objectives at other parameters, with running statistics by the policy."""
-    there = objective.with_parameters(theta)
+def at_points(
+    objective: Objective, held_out: Objective | None, thetas: Sequence[Any], batch_norm: str
+) -> tuple[list[Objective], list[Objective]]:
+    """Both objectives at other parameters, with running statistics by the policy; the second list is empty without held-out data."""
+    there = [objective.with_parameters(theta) for theta in thetas]
     if batch_norm == "re-estimate":
         functions: Any = objective.functions
-        there = there._derived(point=functions.with_running_statistics(there.point, objective.data))
+        points = functions.with_running_statistics([one.point for one in there], objective.data)
+        there = [dataclasses.replace(objective, point=point) for point in points]
     if held_out is None:
-        return there, None
-    return there, held_out._derived(point=there.point) if batch_norm == "re-estimate" else held_out.with_parameters(theta)
+        return there, []
+    if batch_norm == "re-estimate":
+        return there, [dataclasses.replace(held_out, point=one.point) for one in there]
+    return there, [held_out.with_parameters(theta) for theta in thetas]

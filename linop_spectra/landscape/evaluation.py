@@ -5,19 +5,22 @@ from __future__ import annotations
 import dataclasses
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from .._progress import Progress, ProgressBar
 from ..backends import Array
-from ..curvature import Objective
+from ..curvature import NonFiniteLossError, Objective
 from ..krylov.lanczos import check_time_budget
 from ..results import PathLike
-from .batch_norm import at_point, check_policy
+from .batch_norm import at_points, check_policy
 from .checkpoint import HELD_OUT, LOSS, Checkpoint, Fingerprint
-from .metrics import Metrics, metric_functions, named_metrics
+from .metrics import Accuracy, Metrics, metric_functions, named_metrics
+from .one_pass import losses_and_accuracies, points_of_a_pass
+
+_GROWTH = 4
 
 
 class LandscapeInterrupted(RuntimeError):
@@ -91,6 +94,8 @@ def evaluate(
     geometry: Sequence[np.ndarray],
     options: Options,
     finish: Callable[[Table], Any],
+    *,
+    alone: int = 1,
 ) -> Any:
     """Measure the objective at points, in an order of importance, and return ``finish(table)``.
 
@@ -108,6 +113,8 @@ def evaluate(
         The rest.
     finish : callable
         Makes the result.
+    alone : int
+        Points at the beginning that are measured one by one, so that their losses are those of the objective there to the last bit.
 
     Raises
     ------
@@ -117,38 +124,35 @@ def evaluate(
     check_time_budget(options.time_budget)
     _check_held_out(objective, options.held_out)
     check_policy(options.batch_norm, objective, options.held_out)
-    named = named_metrics(options.metrics)
-    names = [LOSS, *([HELD_OUT] if options.held_out is not None else []), *named]
-    names += [f"held-out {name}" for name in named] if options.held_out is not None else []
+    measurement = _Measurement(objective, point, options)
+    names = measurement.names
     values, done = np.full((len(names), len(order)), np.nan), np.zeros(len(order), dtype=bool)
-    began, status, longest = time.perf_counter(), "complete", 0.0
-    own = metric_functions(named, objective)
-    theirs = metric_functions(named, options.held_out) if options.held_out is not None else {}
-
-    def measure(index: int) -> list[float]:
-        there, held_out = at_point(objective, options.held_out, point(index), options.batch_norm)
-        sides = [(there, own)] if held_out is None else [(there, own), (held_out, theirs)]
-        losses = [_finite_or_nan(Objective.value, side) for side, _ in sides]
-        return [*losses, *(_finite_or_nan(metric, side) for side, metrics in sides for metric in metrics.values())]
+    began, status = time.perf_counter(), "complete"
 
     keeper = None
     if options.checkpoint is not None:
         keeper = Checkpoint(options.checkpoint, Fingerprint.of(objective.parameters(), geometry, names, options.batch_norm))
-        keeper.read(values, done, measure, tolerance=10 * float(objective.functions.unit_rounding**0.75))
+        keeper.read(values, done, measurement.single, tolerance=10 * float(objective.functions.unit_rounding**0.75))
 
     def table(ending: str) -> Table:
         return Table(dict(zip(names, values, strict=True)), done, ending, time.perf_counter() - began)
 
+    pace = 0.0  # seconds for a point
     with ProgressBar(options.progress, len(order), "landscape", done=int(done.sum()), unit="point") as bar:
-        for index in order:
-            if done[index]:
+        for group in measurement.groups(order, alone):
+            if done[group].all():
                 continue
             started = time.perf_counter()
-            if options.time_budget is not None and done.any() and started - began + longest > options.time_budget:
+            if options.time_budget is not None and done.any() and started - began + pace * len(group) > options.time_budget:
                 status = "time budget"
                 break
             try:
-                values[:, index] = measure(index)
+                # The whole group, as in the run that was cut short inside of it, so that its numbers are the same to the last bit.
+                for index, column in measurement.of(group, done):
+                    values[:, index], done[index] = column, True
+                    if keeper is not None and keeper.due():
+                        keeper.write(values, done)
+                    bar.advance()
             except KeyboardInterrupt:
                 if not done.any():
                     raise
@@ -164,11 +168,7 @@ def evaluate(
                     "in .partial.",
                     finish(table("interrupted")), int(done.sum()),
                 ) from error  # fmt: skip
-            done[index] = True
-            longest = max(longest, time.perf_counter() - started)
-            if keeper is not None and keeper.due():
-                keeper.write(values, done)
-            bar.advance()
+            pace = (time.perf_counter() - started) / len(group)
     if keeper is not None:
         keeper.write(values, done)
     lost = int((done & ~np.isfinite(values[0])).sum())
@@ -177,13 +177,60 @@ def evaluate(
     return finish(table(status))
 
 
-def _finite_or_nan(function: Callable[[Objective], Any], objective: Objective) -> float:
+class _Measurement:
+    """Everything that is measured at a point, for several points in one pass over the data."""
+
+    def __init__(self, objective: Objective, point: Callable[[int], Array], options: Options) -> None:
+        self._objective, self._point, self._held_out, self._batch_norm = objective, point, options.held_out, options.batch_norm
+        named = named_metrics(options.metrics)
+        sides = [objective] if options.held_out is None else [objective, options.held_out]
+        self._metrics = [metric_functions(named, side) for side in sides]
+        prefixes = ["", "held-out "][: len(sides)]
+        self.names = [LOSS, HELD_OUT][: len(sides)] + [f"{prefix}{name}" for prefix in prefixes for name in named]
+
+    def groups(self, order: Sequence[int], alone: int) -> Iterator[list[int]]:
+        """The points in groups that grow to what one pass serves: a run that is cut short early has something."""
+        for index in order[:alone]:
+            yield [index]
+        first, size, most = alone, 1, 0
+        while first < len(order):
+            if not most:  # the data have been read by now
+                held_out = [] if self._held_out is None else [self._held_out]
+                most = points_of_a_pass(self._objective, [self._objective, *held_out])
+            size = min(_GROWTH * size, most)
+            yield list(order[first : first + size])
+            first += size
+
+    def single(self, index: int) -> list[float]:
+        """Everything at one point."""
+        return next(column for _, column in self.of([index], np.zeros(index + 1, dtype=bool)))
+
+    def of(self, group: Sequence[int], done: np.ndarray) -> Iterator[tuple[int, list[float]]]:
+        """Number and values of each point of a group that is not done."""
+        thetas = [self._point(index) for index in group]
+        both = at_points(self._objective, self._held_out, thetas, self._batch_norm)
+        losses: list[list[float]] = []
+        accuracies: list[list[float]] = []
+        for side, metrics in zip(both, self._metrics, strict=False):
+            accuracy = next((metric for metric in metrics.values() if isinstance(metric, Accuracy)), None)
+            found = losses_and_accuracies(side, accuracy)
+            losses.append(found[0])
+            accuracies.append(found[1])
+        for place, index in enumerate(group):
+            if done[index]:
+                continue
+            column = [values[place] for values in losses]
+            for side, metrics, shares in zip(both, self._metrics, accuracies, strict=False):
+                for metric in metrics.values():
+                    column.append(shares[place] if isinstance(metric, Accuracy) else _finite_or_nan(metric, side[place]))
+            yield index, column
+
+
+def _finite_or_nan(metric: Callable[[Objective], Any], objective: Objective) -> float:
     """A number, and NaN where the loss overflows: far out on a line that is no mistake of the user's."""
     try:
-        found = float(function(objective))
-    except ValueError as error:
-        if "is not finite" not in str(error):
-            raise
+        found = float(metric(objective))
+    except NonFiniteLossError:
         return float("nan")
     return found if np.isfinite(found) else float("nan")
 

@@ -96,5 +96,5 @@ def interpolate(
     options = Options(metrics, held_out, batch_norm, checkpoint, progress, time_budget)
     return evaluate(
         objective, point, order.tolist(), [direction, t], options,
-        lambda table: make_line(table, found, t, True, model, "interpolation", batch_norm),
+        lambda table: make_line(table, found, t, True, model, "interpolation", batch_norm), alone=2,
     )  # fmt: skip

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from .._progress import Progress
 from ..curvature import Objective
-from ..results import PathLike, register, save_result
+from ..results import PathLike, register
 from .batch_norm import BatchNorm
 from .directions import Directions, as_directions
 from .evaluation import Options, Table, evaluate
 from .metrics import Metrics
 from .quadratic import Quadratic, QuadraticModel, quadratic_model
-from .storage import from_file, to_file
+from .surface import LossSurface, range_of, written
 
 _ROUNDING = 1e-12
 """Of shares of a way, as np.linspace has them."""
 
 
 @register("landscape line")
-@dataclasses.dataclass(frozen=True, eq=False)
-class Line:
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Line(LossSurface):
     """Loss and metrics along one direction, or along several.
 
     Arrays have shape (T,) for one direction and (K, T) for several. They are NaN where nothing was evaluated or the loss is not finite.
@@ -55,34 +55,18 @@ class Line:
     batch_norm : {"keep", "re-estimate"}
         What was done about running statistics.
     num_matvecs : int
-        Products that the quadratic model took.
+        Products that directions and quadratic model took.
     seconds : float
         Wall-clock time.
     status : {"complete", "interrupted", "time budget"}
         Why the evaluation ended.
     """
 
-    distances: np.ndarray
-    loss: np.ndarray
-    evaluated: np.ndarray
-    direction: np.ndarray
-    labels: tuple[str, ...]
-    metrics: dict[str, np.ndarray]
-    held_out_loss: np.ndarray | None = None
-    held_out_metrics: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    value: float | None = None
-    slope: np.ndarray | None = None
-    curvature: np.ndarray | None = None
-    kind: Literal["line", "interpolation"] = "line"
-    batch_norm: str = "keep"
-    num_matvecs: int = 0
-    seconds: float = 0.0
-    status: str = "complete"
+    kind_of_file: ClassVar[str] = "landscape line"
 
-    @property
-    def converged(self) -> bool:
-        """Whether all points were evaluated."""
-        return self.status == "complete"
+    distances: np.ndarray
+    direction: np.ndarray
+    kind: Literal["line", "interpolation"] = "line"
 
     def quadratic(self, distances: Any = None) -> np.ndarray:
         """The quadratic model, by default at the line's own distances; shape (T,) or (K, T).
@@ -92,10 +76,9 @@ class Line:
         ValueError
             When the line was made without one.
         """
-        if self.value is None or self.slope is None or self.curvature is None:
-            raise ValueError("This line has no quadratic model; pass quadratic=True to line().")
+        value, slope, curvature = self._quadratic_model("line")
         t = self.distances if distances is None else np.asarray(distances, dtype=np.float64)
-        return np.asarray(self.value + self.slope[..., None] * t + self.curvature[..., None] * t**2 / 2)
+        return np.asarray(value + slope[..., None] * t + curvature[..., None] * t**2 / 2)
 
     def barrier(self, *, held_out: bool = False) -> float:
         """How far the loss between two models rises above the chord of their losses, in units of the loss.
@@ -135,29 +118,13 @@ class Line:
         """
         from ..plots.landscape import loss_line as draw
 
-        axes: Any = draw(self, ax, **options)
-        if path is not None:
-            axes.figure.savefig(path)
-        return axes
-
-    def save(self, path: PathLike) -> None:
-        """Write the line to `path` (``.npz``); `linop_spectra.load` reads it back."""
-        save_result(path, "landscape line", *to_file(self))
-
-    @classmethod
-    def _from_file(cls, scalars: dict[str, Any], arrays: dict[str, np.ndarray]) -> Line:
-        return cls(**from_file(scalars, arrays))
+        return written(draw(self, ax, **options), path)
 
     def __str__(self) -> str:
         what = f"{len(self.labels)} line{'s' if len(self.labels) > 1 else ''} of {len(self.distances)} points"
         lines = [f"{what}, distances {self.distances.min():.4g} to {self.distances.max():.4g}, {self.status}"]
-        for label, loss in zip(self.labels, np.atleast_2d(self.loss), strict=True):
-            known = loss[np.isfinite(loss)]
-            lines.append(f"{label}: loss {known.min():.6g} to {known.max():.6g}" if known.size else f"{label}: no finite loss")
-        lost = int((self.evaluated & ~np.isfinite(self.loss)).sum())
-        if lost:
-            lines.append(f"the loss is not finite at {lost} of the points")
-        return "\n".join(lines)
+        lines += [f"{label}: {range_of(loss)}" for label, loss in zip(self.labels, np.atleast_2d(self.loss), strict=True)]
+        return "\n".join(lines + self._sentence_of_lost_points())
 
 
 def line(
@@ -176,8 +143,8 @@ def line(
 ) -> Line:
     """Loss and metrics along one direction, or along several, through an objective's parameters.
 
-    Each point costs one pass over the data, and one more for each metric. Points near the centre come first, so that a run that is cut
-    short has its middle.
+    Each point costs one forward pass over the data, which gives the accuracy too, and what other metrics cost. Data that do not fit the
+    memory budget are read once for up to 32 points. Points near the centre come first, so that a run that is cut short has its middle.
 
     Parameters
     ----------
@@ -200,8 +167,8 @@ def line(
         ``objective.ggn()``: by one product with it for each direction.
     batch_norm : {"keep", "re-estimate"}
         What batch normalisation by running statistics uses away from the centre: the statistics that the model came with, or new ones
-        from a pass over the objective's data at each point in training mode (torch modules; the held-out data use the same). Kept
-        ones fit the centre only: between two models they make a barrier where there is none.
+        from a pass over the objective's data at each point in training mode: modules of torch and flax, and Keras models (the held-out
+        data use the same). Kept ones fit the centre only: between two models they make a barrier where there is none.
     checkpoint : str or path, optional
         What is done is written here, at most every ten seconds, and a later call with the same arguments goes on from it: the result
         is the same to the last bit.
@@ -210,7 +177,7 @@ def line(
     progress : bool or callable, optional
         True for a bar, or a function ``(done, total)``.
     time_budget : float, optional
-        Seconds after which no point is begun. The result then has NaN where nothing was evaluated, and its status says so.
+        Seconds after which no group of points is begun. The result then has NaN where nothing was evaluated, and its status says so.
 
     Returns
     -------

@@ -43,15 +43,22 @@ class Accuracy:
 
     def __call__(self, objective: Objective) -> float:
         """The share at the parameters of `objective`, by one forward pass; NaN where an output is not finite."""
-        functions, right, index = objective.functions, 0, -1
+        functions, right = objective.functions, 0.0
         with functions.session():
             for index, batch in enumerate(objective.batches()):
-                flat = functions.flat_outputs(functions.outputs_at(objective.point, batch))
-                if not np.isfinite(flat).all():
-                    return float("nan")
-                place, targets = self._places[index], self._targets[self._slices[index]]
-                scores = (flat if place is None else flat[place]).reshape(-1, self._classes)
-                right += int((scores.argmax(axis=1) == targets).sum())  # that of a masked one is -1
+                right += self.right(index, functions.flat_outputs(functions.outputs_at(objective.point, batch)))
+        return self.share(right)
+
+    def right(self, index: int, flat: np.ndarray) -> float:
+        """How many positions of a batch are right, given its number and its outputs in C order; NaN where one is not finite."""
+        if not np.isfinite(flat).all():
+            return float("nan")
+        place, targets = self._places[index], self._targets[self._slices[index]]
+        scores = (flat if place is None else flat[place]).reshape(-1, self._classes)
+        return float((scores.argmax(axis=1) == targets).sum())  # that of a masked one is -1
+
+    def share(self, right: float) -> float:
+        """The share, given how many positions are right."""
         return right / self._used if self._used else float("nan")
 
 

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from .._progress import Progress
 from ..curvature import Objective
-from ..results import PathLike, register, save_result
+from ..results import PathLike, register
 from .batch_norm import BatchNorm
 from .directions import Directions, as_directions, directions
 from .evaluation import Options, Table, evaluate
 from .line import _distances
 from .metrics import Metrics
 from .quadratic import Quadratic, quadratic_model
-from .storage import from_file, to_file
+from .surface import LossSurface, range_of, written
 from .trajectory import Trajectory
 
 
 @register("landscape plane")
-@dataclasses.dataclass(frozen=True, eq=False)
-class Plane:
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Plane(LossSurface):
     """Loss and metrics over a plane.
 
     Arrays over the plane have shape (len(ys), len(xs)). They are NaN where nothing was evaluated or the loss is not finite.
@@ -59,27 +59,11 @@ class Plane:
         Why the evaluation ended.
     """
 
+    kind_of_file: ClassVar[str] = "landscape plane"
+
     xs: np.ndarray
     ys: np.ndarray
-    loss: np.ndarray
-    evaluated: np.ndarray
     directions: np.ndarray
-    labels: tuple[str, ...]
-    metrics: dict[str, np.ndarray]
-    held_out_loss: np.ndarray | None = None
-    held_out_metrics: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    value: float | None = None
-    slope: np.ndarray | None = None
-    curvature: np.ndarray | None = None
-    batch_norm: str = "keep"
-    num_matvecs: int = 0
-    seconds: float = 0.0
-    status: str = "complete"
-
-    @property
-    def converged(self) -> bool:
-        """Whether all points were evaluated."""
-        return self.status == "complete"
 
     def quadratic(self, xs: Any = None, ys: Any = None) -> np.ndarray:
         """The quadratic model, by default at the plane's own points; shape (len(ys), len(xs)).
@@ -89,14 +73,10 @@ class Plane:
         ValueError
             When the plane was made without one.
         """
-        if self.value is None or self.slope is None or self.curvature is None:
-            raise ValueError("This plane has no quadratic model; pass quadratic=True to plane().")
+        value, slope, h = self._quadratic_model("plane")
         x = (self.xs if xs is None else np.asarray(xs, dtype=np.float64))[None, :]
         y = (self.ys if ys is None else np.asarray(ys, dtype=np.float64))[:, None]
-        h = self.curvature
-        return np.asarray(
-            self.value + self.slope[0] * x + self.slope[1] * y + h[0, 0] * x**2 / 2 + h[0, 1] * x * y + h[1, 1] * y**2 / 2
-        )
+        return np.asarray(value + slope[0] * x + slope[1] * y + h[0, 0] * x**2 / 2 + h[0, 1] * x * y + h[1, 1] * y**2 / 2)
 
     def plot(self, path: PathLike | None = None, ax: Any = None, *, kind: str = "contour", **options: Any) -> Any:
         """Draw the plane, see `linop_spectra.plots.loss_contour` and `linop_spectra.plots.loss_surface`; returns the axes.
@@ -116,25 +96,12 @@ class Plane:
 
         if kind not in ("contour", "surface"):
             raise ValueError(f"The argument kind is {kind!r}, but must be 'contour' or 'surface'.")
-        axes: Any = (pictures.loss_contour if kind == "contour" else pictures.loss_surface)(self, ax, **options)
-        if path is not None:
-            axes.figure.savefig(path)
-        return axes
-
-    def save(self, path: PathLike) -> None:
-        """Write the plane to `path` (``.npz``); `linop_spectra.load` reads it back."""
-        save_result(path, "landscape plane", *to_file(self))
-
-    @classmethod
-    def _from_file(cls, scalars: dict[str, Any], arrays: dict[str, np.ndarray]) -> Plane:
-        return cls(**from_file(scalars, arrays))
+        draw: Any = pictures.loss_contour if kind == "contour" else pictures.loss_surface
+        return written(draw(self, ax, **options), path)
 
     def __str__(self) -> str:
-        known = self.loss[np.isfinite(self.loss)]
-        text = f"plane of {len(self.xs)} x {len(self.ys)} points along {self.labels[0]} and {self.labels[1]}, {self.status}\n"
-        text += f"loss {known.min():.6g} to {known.max():.6g}" if known.size else "no finite loss"
-        lost = int((self.evaluated & ~np.isfinite(self.loss)).sum())
-        return text + (f"\nthe loss is not finite at {lost} of the points" if lost else "")
+        text = f"plane of {len(self.xs)} x {len(self.ys)} points along {self.labels[0]} and {self.labels[1]}, {self.status}"
+        return "\n".join([text, range_of(self.loss), *self._sentence_of_lost_points()])
 
 
 def plane(
@@ -155,7 +122,7 @@ def plane(
 ) -> Plane:
     """Loss and metrics over the plane that two directions span through an objective's parameters.
 
-    Each point costs one pass over the data, and one more for each metric. Points near the centre come first.
+    Each point costs what one of a `line` costs. Points near the centre come first.
 
     Parameters
     ----------

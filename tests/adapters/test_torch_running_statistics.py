@@ -58,7 +58,7 @@ def test_statistics_are_those_of_a_pass_in_training_mode(sizes):
 def test_equal_batches_give_the_plain_mean():
     model, data = make((6, 6, 6))
     objective = ls.objective(model, "cross_entropy", data)
-    point = objective.functions.with_running_statistics(objective.point, objective.data)
+    (point,) = objective.functions.with_running_statistics([objective.point], objective.data)
     with torch.no_grad():
         outputs = [model[0](inputs) for inputs, _ in data]
     mean = torch.stack([output.mean(dim=(0, 2)) for output in outputs]).mean(dim=0)
@@ -93,10 +93,3 @@ def test_where_there_is_nothing_to_estimate():
     objective = ls.objective(model, "cross_entropy", data)
     with pytest.raises(ValueError, match="with_data"):
         landscape.line(objective, "random", [0.0], batch_norm="re-estimate", held_out=ls.objective(model, "cross_entropy", data))
-
-
-def test_other_frameworks_say_what_to_do():
-    jax = pytest.importorskip("jax")
-    objective = ls.objective(lambda p, x: x @ p, "mse", (np.ones((4, 3)), np.ones((4, 2))), params=jax.numpy.ones((3, 2)))
-    with pytest.raises(TypeError, match="torch modules only; make the objective with batch_norm='train'"):
-        landscape.line(objective, "random", [0.0], batch_norm="re-estimate")

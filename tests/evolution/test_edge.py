@@ -69,34 +69,81 @@ def test_scalar_model_ends_at_the_edge(rate):
     assert recorder.evolution.edge_ratios[0] == pytest.approx(1.0, abs=5e-3)
 
 
-def train(weights, rate, steps, record):
-    """Full-batch gradient descent of a 1-16-16-1 tanh network on the cubic Chebyshev polynomial, by hand."""
-    x = np.linspace(-1, 1, 20)[:, None]
-    target = 4 * x**3 - 3 * x
-    w1, b1, w2, b2, w3, b3 = (np.array(w) for w in weights)
-    for step in range(steps + 1):
-        record(step, (w1, b1, w2, b2, w3, b3))
-        h1 = np.tanh(x @ w1.T + b1)
-        h2 = np.tanh(h1 @ w2.T + b2)
-        e3 = (h2 @ w3.T + b3 - target) / 20
-        e2 = (e3 @ w3) * (1 - h2**2)
-        e1 = (e2 @ w2) * (1 - h1**2)
-        w3, b3 = w3 - rate * e3.T @ h2, b3 - rate * e3.sum(0)
-        w2, b2 = w2 - rate * e2.T @ h1, b2 - rate * e2.sum(0)
-        w1, b1 = w1 - rate * e1.T @ x, b1 - rate * e1.sum(0)
+X = np.linspace(-1, 1, 20)[:, None]
+TARGET = 4 * X**3 - 3 * X  # the cubic Chebyshev polynomial
 
 
-@pytest.mark.parametrize("rate, seed, steps", [(0.4, 0, 20_000), (0.2, 1, 8_000)])
-def test_largest_eigenvalue_of_a_network_rises_to_two_over_the_learning_rate(rate, seed, steps):
+def weights_of(seed):
     torch.manual_seed(seed)
+    net = nn.Sequential(nn.Linear(1, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 1))
+    return [p.detach().double().numpy() for p in net.parameters()]
+
+
+def half_square(outputs, targets):
+    return 0.5 * ((outputs - targets) ** 2).sum(), outputs.shape[0]
+
+
+def in_torch(weights):
     net = nn.Sequential(nn.Linear(1, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 1)).double()
-    x = torch.linspace(-1, 1, 20, dtype=torch.float64)[:, None]
-    objective = ls.objective(net, lambda out, y: (0.5 * ((out - y) ** 2).sum(), out.shape[0]), (x, 4 * x**3 - 3 * x))
-    moments = [0, *range(steps - 4000, steps + 1, 500)]
-    recorder = SpectrumRecorder(objective, steps=moments, num_steps=20, k=2, learning_rate=rate)
-    weights = [p.detach().numpy() for p in net.parameters()]
-    train(weights, rate, steps, lambda step, parameters: recorder(step, parameters) if recorder.due(step) else None)
-    found = recorder.evolution
-    assert found.edge_ratios[0] < 0.8
-    # A mean over the oscillation around the edge.
+    with torch.no_grad():
+        for parameter, value in zip(net.parameters(), weights, strict=True):
+            parameter.copy_(torch.as_tensor(value))
+    return ls.objective(net, half_square, (torch.as_tensor(X), torch.as_tensor(TARGET)))
+
+
+def in_jax(weights):
+    jax = pytest.importorskip("jax")
+    jax.config.update("jax_enable_x64", True)
+
+    def apply(params, x):
+        w1, b1, w2, b2, w3, b3 = params
+        return jax.numpy.tanh(jax.numpy.tanh(x @ w1.T + b1) @ w2.T + b2) @ w3.T + b3
+
+    return ls.objective(apply, half_square, (X, TARGET), params=[np.array(w) for w in weights])
+
+
+def in_keras(weights):
+    keras = pytest.importorskip("keras")
+    layers = keras.layers
+    model = keras.Sequential([
+        keras.Input((1,), dtype="float64"), layers.Dense(16, "tanh", dtype="float64"), layers.Dense(16, "tanh", dtype="float64"),
+        layers.Dense(1, dtype="float64"),
+    ])  # fmt: skip
+    model.set_weights([w.T for w in weights])
+    return ls.objective(model, "mse", (X, 1.0 * TARGET))
+
+
+def descend(objective, rate, steps, recorder):
+    """Gradient descent on all of the data, by the framework's own gradients."""
+    theta = objective.parameters()
+    for step in range(steps + 1):
+        recorder(step, theta)
+        theta = theta - rate * objective.with_parameters(theta).gradient()
+    return recorder.evolution
+
+
+@pytest.mark.parametrize("make, rate, seed, steps", [(in_torch, 0.4, 0, 3000), (in_jax, 0.2, 1, 2500)])
+def test_largest_eigenvalue_of_a_network_rises_to_two_over_the_learning_rate(make, rate, seed, steps):
+    """1-16-16-1 with tanh under full-batch gradient descent: a mean over the oscillation around the edge."""
+    objective = make(weights_of(seed))
+    moments = [0, *range(steps - 1000, steps + 1, 50)]
+    recorder = SpectrumRecorder(objective, steps=moments, num_steps=12, k=1, learning_rate=rate)
+    found = descend(objective, rate, steps, recorder)
+    assert found.edge_ratios[0] < 0.8 and np.all(found.thresholds == 2 / rate)
     assert np.mean(found.eigenvalues[1:, 0]) == pytest.approx(2 / rate, rel=0.02)
+
+
+def test_frameworks_record_the_same_training():
+    """Eigenvalues, spectra and loss along a few steps; Keras knows squared errors by a mean without the half."""
+    weights, rate, found = weights_of(2), 0.3, []
+    for make, scale in ((in_torch, 1.0), (in_jax, 1.0), (in_keras, 2.0)):
+        objective = make(weights)
+        recorder = SpectrumRecorder(objective, every=4, num_steps=20, k=2, tol=1e-9, learning_rate=rate)
+        evolution = descend(objective, rate / scale, 12, recorder)
+        assert evolution.steps.tolist() == [0, 4, 8, 12]
+        found.append([evolution.loss / scale, evolution.eigenvalues / scale, evolution.edge_ratios / scale])
+    for other in found[1:]:
+        for ours, theirs in zip(found[0], other, strict=True):
+            np.testing.assert_allclose(theirs, ours, rtol=1e-7)
+    loss, eigenvalues, _ = found[0]
+    assert loss[-1] < loss[0] and np.ptp(eigenvalues[:, 0]) > 1e-2

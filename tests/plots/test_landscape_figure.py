@@ -20,7 +20,7 @@ def by_gid(ax, gid):
 
 def line(loss=QUADRATIC, **fields):
     made = {"evaluated": np.ones(np.shape(loss), dtype=bool), "direction": np.ones(3), "labels": ("top",), "metrics": {}}
-    return landscape.Line(T, np.asarray(loss, dtype=float), **made | fields)
+    return landscape.Line(distances=T, loss=np.asarray(loss, dtype=float), **made | fields)
 
 
 def plane(**fields):
@@ -55,8 +55,8 @@ def test_several_lines_in_colours_of_their_own_and_sorted():
     order = np.array([3, 0, 5, 1, 4, 2])
     loss = np.stack([QUADRATIC, 2 * QUADRATIC])
     mixed = landscape.Line(
-        T[order], loss[:, order], evaluated=np.ones((2, 6), dtype=bool), direction=np.ones((3, 2)), labels=("a", "b"), metrics={},
-        value=1.0, slope=np.zeros(2), curvature=np.array([2.0, 4.0]),
+        distances=T[order], loss=loss[:, order], evaluated=np.ones((2, 6), dtype=bool), direction=np.ones((3, 2)), labels=("a", "b"),
+        metrics={}, value=1.0, slope=np.zeros(2), curvature=np.array([2.0, 4.0]),
     )  # fmt: skip
     ax = mixed.plot()
     drawn = [by_gid(ax, f"measured {i}") for i in range(2)]

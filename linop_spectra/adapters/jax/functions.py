@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,9 +16,11 @@ import numpy as np
 from ...backends import Array, Backend
 from ...curvature import Accumulator, Batches
 from ...curvature.cache import DATA_SHARE, OPERATOR_SHARE
+from ...curvature.data import BatchSizes
 from ...curvature.linearization import Each, Noise
+from ...curvature.non_finite import NonFiniteLossError, require_finite_loss, require_terms
 from ..array_batches import ArrayBatches
-from ..common import listed
+from ..common import HIDDEN_STATISTICS, NO_RUNNING_STATISTICS, listed
 from ..parameter_files import read_arrays
 from .batch_structure import BatchStructure, take_apart
 from .context import curvature_mode, double_precision
@@ -67,7 +69,7 @@ class JaxFunctions:
 
     def __init__(self, model: PureModel, loss: OutputLoss, backend: Backend, memory_budget: int, batch_size: int | None) -> None:
         self._model, self.loss, self.backend, self.memory_budget = model, loss, backend, memory_budget
-        self._batch_size = batch_size
+        self._batch_size, self._sizes = batch_size, BatchSizes(self._choose_batch_size)
         self._layout = layout = Layout(model.names, model.leaves, backend, model.device)
         self.names, self.num_parameters, self.dtype = layout.names, layout.num_parameters, layout.dtype
         self.blocks: Mapping[str, slice] = layout.blocks
@@ -156,6 +158,19 @@ class JaxFunctions:
         with self.session():
             return self._layout.unflatten(vector)
 
+    def named_leaves(self, tree: Any) -> dict[str, Any]:
+        """The leaves of a tree like the model's parameters by name, in the tree's order.
+
+        Raises
+        ------
+        ValueError
+            When the tree is another one.
+        """
+        named = self._model.named(tree)
+        if named is None or not all(name in named for name in self.names):
+            raise ValueError(f"The tree does not hold the parameters {listed(self.names)}.")
+        return named
+
     def to_native(self, vector: Array) -> Leaves:
         """A vector of the core as arrays."""
         with self.session():
@@ -185,15 +200,8 @@ class JaxFunctions:
             if bool(problem):
                 raise ValueError(self.loss.explain(index, batch))
         loss_sum, num_terms = float(totals.total), float(totals.terms)
-        if not np.isfinite(loss_sum):
-            raise ValueError(
-                f"The loss of a batch is not finite ({loss_sum}); look for parameters or data that are not finite, or a loss "
-                "that overflows."
-            )
-        if not (np.isfinite(num_terms) and num_terms >= 0):
-            raise ValueError(
-                f"The loss of a batch has {num_terms} terms, but the number of terms must be finite and at least zero."
-            )
+        require_finite_loss(loss_sum)
+        require_terms(num_terms)
         return loss_sum, num_terms
 
     def inspect(self, arguments: tuple[Any, ...]) -> None:
@@ -234,6 +242,42 @@ class JaxFunctions:
         if self.loss.sigmoid_refusal is not None:
             self.inspect(arguments)
         return self.accepted(self.programs.totals(*arguments), batch)
+
+    def forward_passes(self, points: Sequence[JaxPoint], batch: Any) -> Iterator[tuple[float, float, Any]]:
+        """Summed loss (NaN where it is not finite), number of terms and outputs at each of several points."""
+        if self.loss.sigmoid_refusal is not None:
+            self.inspect(self.arguments(points[0], batch))
+        for point in points:
+            outputs, totals = self.programs.forward_pass(*self.arguments(point, batch))
+            try:
+                yield *self.accepted(totals, batch), outputs
+            except NonFiniteLossError:
+                yield float("nan"), 0.0, outputs
+
+    def points_at_once(self, point: JaxPoint, batch: Any) -> int:
+        """Points that a forward pass takes together, where that is less work: a mapped program saves less than it costs to compile."""
+        return 1
+
+    def with_running_statistics(self, points: Sequence[JaxPoint], batches: Batches) -> list[JaxPoint]:
+        """The points with running statistics of batch normalisation from one pass over `batches` in training mode."""
+        names = self.programs.model.statistics
+        if names is None:
+            raise TypeError(HIDDEN_STATISTICS.format(kind="function of parameters and inputs", fix="pass the flax module itself"))
+        if not names:
+            raise ValueError(NO_RUNNING_STATISTICS)
+        places, seen = [self.programs.model.constant_names.index(name) for name in names], 0
+        made = [list(point.constants) for point in points]
+        batches.plan(points[0])
+        with self.session():
+            for batch in batches:
+                examples = batches.count(batch)
+                for point, constants in zip(points, made, strict=True):
+                    for place, value in zip(places, self.programs.statistics(*self.arguments(point, batch)), strict=True):
+                        before = constants[place] if seen else value  # those that it came with do not count
+                        mixed = before + (value - before) * (examples / (seen + examples))
+                        constants[place] = mixed.astype(point.constants[place].dtype)
+                seen += examples
+        return [JaxPoint(point.leaves, tuple(constants)) for point, constants in zip(points, made, strict=True)]
 
     def add_gradient(self, point: JaxPoint, batch: Any, total: Accumulator) -> tuple[float, float]:
         """Add the gradient of the summed loss to `total`."""
@@ -317,8 +361,8 @@ class JaxFunctions:
 
     def batches(self, data: Any) -> Batches:
         """A user's data as batches."""
-        choose = None if self._model.batch_statistics else self._choose_batch_size
-        return self._batches.batches(data, self._batch_size, int(DATA_SHARE * self.memory_budget), choose)
+        sizes = None if self._model.batch_statistics else self._sizes
+        return self._batches.batches(data, self._batch_size, int(DATA_SHARE * self.memory_budget), sizes)
 
     def _choose_batch_size(self, point: JaxPoint, batch: Any) -> int:
         """All examples where what is kept of them fits an operator's share of the budget; otherwise batches of an eighth of it."""

@@ -45,6 +45,11 @@ class PureModel:
         Whether an example's outputs depend on the other examples of its batch.
     dtype : numpy.dtype or None
         The type of all floating parameters, where it is a single one.
+    statistics : tuple of str or None
+        Those of `constant_names` that are running statistics of batch normalisation in use; None where that is not known.
+    collect : callable or None
+        ``collect(model, run)``: runs the model by ``run(model)`` with batch normalisation in training; the `statistics` of the batch, and
+        possibly others, by name.
     """
 
     names: tuple[str, ...]
@@ -57,6 +62,8 @@ class PureModel:
     device: Any
     batch_statistics: bool
     dtype: np.dtype | None
+    statistics: tuple[str, ...] | None = None
+    collect: Callable[[Any, Callable[[Any], Any]], dict[str, Any]] | None = None
 
     def converted(self, dtype: np.dtype) -> PureModel:
         """A copy whose floating arrays have another type; to be called where JAX has that type."""
@@ -81,6 +88,8 @@ class _Kind:
     batch_statistics: bool = False
     numbers_count: bool = True
     """Whether a Python number is a parameter."""
+    statistics: tuple[str, ...] | None = None
+    collect: Callable[[Any, Callable[[Any], Any]], dict[str, Any]] | None = None
 
 
 def pure_model(model: Any, params: Any, patterns: str | list[str] | None, batch_norm: str | None, dtype: np.dtype | None) -> PureModel:
@@ -145,6 +154,8 @@ def pure_model(model: Any, params: Any, patterns: str | list[str] | None, batch_
         device=device,
         batch_statistics=kind.batch_statistics,
         dtype=floats.pop() if len(floats) == 1 else None,
+        statistics=kind.statistics,
+        collect=kind.collect,
     )
 
 
@@ -179,7 +190,7 @@ def belongs_to(model: Any, package: str) -> bool:
 def _nnx_kind(model: Any, params: Any, batch_norm: str | None) -> _Kind:
     from flax import nnx
 
-    from .modes import refuse_stochastic, uses_batch_statistics, with_batch_norm
+    from .modes import in_training, refuse_stochastic, running_statistics, uses_batch_statistics, with_batch_norm
 
     if params is not None:
         raise TypeError(
@@ -201,7 +212,16 @@ def _nnx_kind(model: Any, params: Any, batch_norm: str | None) -> _Kind:
             return own, others
         return (source, {}) if isinstance(source, nnx.State) else None
 
-    return _Kind((parameters, rest), lambda tree: nnx.merge(graph, *tree), _call_module, place, as_tree, uses_batch_statistics(model))
+    def collect(bound: Any, run: Callable[[Any], Any]) -> dict[str, Any]:
+        in_training(bound)
+        run(bound)
+        paths = tree_util.tree_flatten_with_path(as_tree(bound))[0]
+        return {place(tuple(key_name(key) for key in path))[0]: value for path, value in paths}
+
+    return _Kind(
+        (parameters, rest), lambda tree: nnx.merge(graph, *tree), _call_module, place, as_tree, uses_batch_statistics(model),
+        statistics=running_statistics(model), collect=collect,
+    )  # fmt: skip
 
 
 def _linen_kind(module: Any, params: Any, batch_norm: str | None) -> _Kind:
@@ -210,6 +230,8 @@ def _linen_kind(module: Any, params: Any, batch_norm: str | None) -> _Kind:
             f"The model is a flax linen module ({type(module).__name__}), which carries no parameters; pass its variables, as in "
             "params=model.init(key, inputs)."
         )
+    from .modes import training_interceptor
+
     variables = params if "params" in params else {"params": params}
     flags = _BATCH_STATISTICS if batch_norm == "train" else _EVALUATION
     known = inspect.signature(type(module).__call__).parameters if callable(module) else {}
@@ -224,6 +246,7 @@ def _linen_kind(module: Any, params: Any, batch_norm: str | None) -> _Kind:
             kwargs.setdefault("mutable", collections)
             return module.apply(tree, *args, **kwargs)[0]  # without the updated statistics
 
+        apply.variables = tree  # type: ignore[attr-defined]
         return apply
 
     def place(path: tuple[str, ...]) -> tuple[str, bool]:
@@ -235,7 +258,30 @@ def _linen_kind(module: Any, params: Any, batch_norm: str | None) -> _Kind:
             return None
         return source if "params" in source else {"params": source}
 
-    return _Kind(variables, bind, _call_module, place, as_tree, batch_norm == "train")
+    def collect(bound: Any, run: Callable[[Any], Any]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        seen: set[str] = set()
+
+        def apply(*args: Any, **kwargs: Any) -> Any:
+            kwargs = {**(modes if "method" not in kwargs else {}), **kwargs}
+            with training_interceptor(seen):
+                outputs, updated = module.apply(bound.variables, *args, mutable=["batch_stats"], **kwargs)
+            paths = tree_util.tree_flatten_with_path({"batch_stats": updated["batch_stats"]})[0]
+            found.update({".".join(key_name(key) for key in path): value for path, value in paths})
+            return outputs
+
+        run(apply)
+        hidden = [name for name in names if name.rpartition(".")[0] not in seen]
+        if hidden:
+            raise TypeError(
+                f"The argument batch_norm is 're-estimate', but the batch statistics {listed(hidden)} belong to no flax.linen.BatchNorm "
+                "that ran, so that how training would change them is not known; keep them (batch_norm='keep')."
+            )
+        return found
+
+    statistics = tree_util.tree_flatten_with_path({"batch_stats": variables.get("batch_stats", {})})[0]
+    names = () if batch_norm == "train" else tuple(".".join(key_name(key) for key in path) for path, _ in statistics)
+    return _Kind(variables, bind, _call_module, place, as_tree, batch_norm == "train", statistics=names, collect=collect)
 
 
 def _equinox_kind(model: Any, params: Any) -> _Kind:

@@ -76,6 +76,8 @@ class Programs:
         self.outputs = compiled(self._outputs)
         self.totals = compiled(lambda *a: self._total(*a)[1])
         self.checked_outputs = compiled(self._checked_outputs)
+        self.forward_pass = compiled(self._forward_pass)
+        self.statistics = compiled(self._statistics)
         self.gradient = compiled(self._gradient)
         self.hessian_product = compiled(self._hessian_product)
         self.linearized_gradient = compiled(self._linearized_gradient)
@@ -123,6 +125,19 @@ class Programs:
     def _checked_outputs(self, structure: BatchStructure, leaves: Leaves, constants: Any, arrays: Any) -> tuple[Any, Totals]:
         outputs = self._outputs(structure, leaves, constants, arrays)
         return outputs, self._totals(structure, outputs, arrays)[1]
+
+    def _forward_pass(self, structure: BatchStructure, leaves: Leaves, constants: Any, arrays: Any) -> tuple[Any, Totals]:
+        # The outputs stand there twice, but are computed once.
+        return self._outputs(structure, leaves, constants, arrays), self._total(structure, leaves, constants, arrays)[1]
+
+    def _statistics(self, structure: BatchStructure, leaves: Leaves, constants: Any, arrays: Any) -> list[Any]:
+        assert self.model.collect is not None and self.model.statistics is not None
+        batch = structure.restore(arrays)
+        with self.frozen():
+            found = self.model.collect(
+                self._built(leaves, constants), lambda model: self.loss.outputs(model, self.model.call, batch)
+            )
+        return [found[name] for name in self.model.statistics]
 
     # -- derivatives of the loss ---------------------------------------------------------------------------------------
 

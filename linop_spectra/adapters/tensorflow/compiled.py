@@ -62,6 +62,7 @@ class Compiled:
         self._random_state = HostRandomState()
         self._bodies: dict[str, Callable[..., Any]] = {
             "outputs": self._outputs,
+            "statistics": self._statistics,
             "loss": self._loss_of_outputs,
             "gradient": self._gradient,
             "hessian": self._hessian,
@@ -183,6 +184,11 @@ class Compiled:
     def _outputs(self, flat: Any, rest: Sequence[Any], batch: Any) -> Any:
         with self._program.bound(self._layout.split(flat), rest):
             return self._outputs_here(batch)
+
+    def _statistics(self, flat: Any, rest: Sequence[Any], batch: Any) -> Any:
+        with self._program.collecting(self._layout.split(flat), rest) as found:
+            self._outputs_here(batch)
+            return found()
 
     def _outputs_here(self, batch: Any) -> Any:
         outputs = self._loss.outputs(self._program, batch)

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any
@@ -17,9 +17,11 @@ import tensorflow as tf
 from ...backends import Array, Backend
 from ...curvature import Accumulator, Batches
 from ...curvature.cache import DATA_SHARE, OPERATOR_SHARE
+from ...curvature.data import BatchSizes
 from ...curvature.linearization import Each, Noise
+from ...curvature.non_finite import NonFiniteLossError, require_finite_loss, require_terms
 from ..array_batches import ArrayBatches, leaves
-from ..common import listed
+from ..common import HIDDEN_STATISTICS, NO_RUNNING_STATISTICS, listed
 from ..parameter_files import read_arrays
 from .compiled import Compiled
 from .context import curvature_mode
@@ -63,7 +65,7 @@ class TensorFlowFunctions:
 
     def __init__(self, program: Program, loss: OutputLoss, backend: Backend, memory_budget: int, batch_size: int | None) -> None:
         self.program, self.loss, self.backend, self.memory_budget = program, loss, backend, memory_budget
-        self._batch_size = batch_size
+        self._batch_size, self._sizes = batch_size, BatchSizes(self._choose_batch_size)
         self._layout = layout = Layout(program.names, program.initial, backend)
         self.compiled = Compiled(program, loss, layout)
         self.names, self.num_parameters, self.dtype = layout.names, layout.num_parameters, layout.dtype
@@ -166,6 +168,39 @@ class TensorFlowFunctions:
     def loss_sum(self, point: TensorFlowPoint, batch: Any) -> tuple[float, float]:
         """Summed loss and number of terms."""
         return self.checked_loss(point, self.outputs_at(point, batch), batch)
+
+    def forward_passes(self, points: Sequence[TensorFlowPoint], batch: Any) -> Iterator[tuple[float, float, Any]]:
+        """Summed loss (NaN where it is not finite), number of terms and outputs at each of several points."""
+        for point in points:
+            outputs = self.outputs_at(point, batch)
+            try:
+                yield *self.checked_loss(point, outputs, batch), outputs
+            except NonFiniteLossError:
+                yield float("nan"), 0.0, outputs
+
+    def points_at_once(self, point: TensorFlowPoint, batch: Any) -> int:
+        """Points that a forward pass takes together, where that is less work: they go one after the other."""
+        return 1
+
+    def with_running_statistics(self, points: Sequence[TensorFlowPoint], batches: Batches) -> list[TensorFlowPoint]:
+        """The points with moving statistics of batch normalisation from one pass over `batches` in training mode."""
+        names = self.program.statistics
+        if names is None:
+            raise TypeError(HIDDEN_STATISTICS.format(kind="tf.Module", fix="make the model a Keras model"))
+        if not names:
+            raise ValueError(NO_RUNNING_STATISTICS)
+        places, seen = [self.program.rest_names.index(name) for name in names], 0
+        rests = [list(point.rest) for point in points]
+        batches.plan(points[0])
+        with self.session():
+            for batch in batches:
+                examples = batches.count(batch)
+                for point, rest in zip(points, rests, strict=True):
+                    for place, value in zip(places, self.compiled("statistics", point.flat, point.rest, batch), strict=True):
+                        before = rest[place] if seen else value  # those that it came with do not count
+                        rest[place] = before + (value - before) * (examples / (seen + examples))
+                seen += examples
+        return [TensorFlowPoint(point.flat, tuple(rest)) for point, rest in zip(points, rests, strict=True)]
 
     def add_gradient(self, point: TensorFlowPoint, batch: Any, total: Accumulator) -> tuple[float, float]:
         """Add the gradient of the summed loss to `total`."""
@@ -305,8 +340,8 @@ class TensorFlowFunctions:
 
     def batches(self, data: Any) -> Batches:
         """A user's data as batches."""
-        choose = None if self.program.batch_statistics else self._choose_batch_size
-        return self._batches.batches(data, self._batch_size, int(DATA_SHARE * self.memory_budget), choose)
+        sizes = None if self.program.batch_statistics else self._sizes
+        return self._batches.batches(data, self._batch_size, int(DATA_SHARE * self.memory_budget), sizes)
 
     def _choose_batch_size(self, point: TensorFlowPoint, batch: Any) -> int:
         """All examples where a product on them fits an operator's share of the budget; otherwise batches of an eighth of it."""
@@ -338,12 +373,8 @@ class TensorFlowFunctions:
 
 def _checked_totals(loss: Any, terms: Any) -> tuple[float, float]:
     loss_sum, num_terms = float(loss), float(terms)
-    if not np.isfinite(loss_sum):
-        raise ValueError(
-            f"The loss of a batch is not finite ({loss_sum}); look for parameters or data that are not finite, or a loss that overflows."
-        )
-    if not (np.isfinite(num_terms) and num_terms >= 0):
-        raise ValueError(f"The loss of a batch has {num_terms} terms, but the number of terms must be finite and at least zero.")
+    require_finite_loss(loss_sum)
+    require_terms(num_terms)
     return loss_sum, num_terms
 
 

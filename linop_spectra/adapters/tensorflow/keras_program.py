@@ -38,7 +38,7 @@ class KerasProgram(Program):
         self.model, self.batch_statistics, self.is_regularized = model, layers.batch_statistics, layers.regularized
         chosen = choose(layers.trainable, patterns)
         rest = {name: v for name, v in (layers.trainable | layers.rest).items() if name not in chosen}
-        self.names, self.rest_names = tuple(chosen), tuple(rest)
+        self.names, self.rest_names, self.statistics = tuple(chosen), tuple(rest), tuple(layers.statistics)
         self._variables = [*(layers.trainable[name] for name in chosen), *rest.values()]
         values = [tf.identity(tf.convert_to_tensor(variable)) for variable in self._variables]
         self.initial, self.initial_rest = values[: len(chosen)], values[len(chosen) :]
@@ -65,6 +65,13 @@ class KerasProgram(Program):
         """
         with right_moments(), _inlined_functions(), self._layers.holding(self._variables, [*pieces, *rest], self._precision):
             yield list(pieces)
+
+    @contextlib.contextmanager
+    def collecting(self, pieces: Sequence[Any], rest: Sequence[Any]) -> Iterator[Callable[[], Sequence[Any]]]:
+        """As `bound`, with batch normalisation in training; a function that tells what `statistics` are on the batch."""
+        held = self._layers.holding(self._variables, [*pieces, *rest], self._precision, collect=True)
+        with right_moments(), _inlined_functions(), held as found:
+            yield lambda: list(found().values())
 
     def call(self, inputs: Any) -> Any:
         """The model on a batch's inputs, as in ``model(inputs, training=False)``."""

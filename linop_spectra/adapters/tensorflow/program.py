@@ -6,7 +6,7 @@ import abc
 import contextlib
 import copy
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,8 @@ class Program(abc.ABC):
     is_regularized = False
     forward_mode = False
     compute_dtypes: tuple[Any, ...] = ()
+    statistics: tuple[str, ...] | None = None
+    """Those of `rest_names` that are moving statistics of batch normalisation in use; None where that is not known."""
 
     @abc.abstractmethod
     def bound(self, pieces: Sequence[Any], rest: Sequence[Any]) -> contextlib.AbstractContextManager[list[Any]]:
@@ -46,6 +48,12 @@ class Program(abc.ABC):
     @abc.abstractmethod
     def call(self, inputs: Any) -> Any:
         """The model's outputs; inside `bound`."""
+
+    def collecting(
+        self, pieces: Sequence[Any], rest: Sequence[Any]
+    ) -> contextlib.AbstractContextManager[Callable[[], Sequence[Any]]]:
+        """As `bound`, with batch normalisation in training; a function that tells what `statistics` are on the batch."""
+        raise TypeError(f"The running statistics of a {type(self).__name__} are not known.")
 
     @abc.abstractmethod
     def converted(self, dtype: Any) -> Program:

@@ -16,6 +16,8 @@ from torch import Tensor
 from ...backends import Array, Backend
 from ...curvature import Accumulator, Batches
 from ...curvature.cache import DATA_SHARE, OPERATOR_SHARE
+from ...curvature.data import BatchSizes
+from ...curvature.non_finite import NonFiniteLossError, require_finite_loss, require_terms
 from ..common import listed
 from .batches import TorchBatches, leaves, map_leaves
 from .context import RandomState, curvature_mode
@@ -31,6 +33,7 @@ from .module import PureModule
 from .nested_derivatives import ElementaryNorms, Watch, mentions_mixed_precision
 from .parameter_files import read_parameters, without_wrappers
 from .second_derivatives import second_derivatives
+from .several_points import Together
 from .vectors import Layout, Only, Tensors, TensorSum, filled
 
 _MEASURED_EXAMPLES, _MEASURED_SHARE = 16, 16
@@ -78,7 +81,7 @@ class TorchFunctions(OutputSpace):
         self, module: PureModule, loss: OutputLoss, backend: Backend, memory_budget: int, batch_size: int | None
     ) -> None:
         self._module, self.loss, self.backend, self.memory_budget = module, loss, backend, memory_budget
-        self._batch_size = batch_size
+        self._batch_size, self._sizes = batch_size, BatchSizes(self._choose_batch_size)
         self._layout = layout = Layout(module.parameters, backend)
         self.names, self.num_parameters, self.dtype = layout.names, layout.num_parameters, layout.dtype
         self.blocks: Mapping[str, slice] = layout.blocks
@@ -93,6 +96,7 @@ class TorchFunctions(OutputSpace):
         self.forward_mode_works = False
         self.differentiates_inside = False  # the model or the loss does, as far as is known
         self._watched = False
+        self.together = Together(self)
         self._may_round = mentions_mixed_precision(model)
         self._unused: set[int] = set()
         self._writes_to_batch: bool | None = None
@@ -189,6 +193,11 @@ class TorchFunctions(OutputSpace):
             self._writes_to_batch = any(t._version != v for t, v in zip(tensors, versions, strict=True))
         return outputs
 
+    @property
+    def looked(self) -> bool:
+        """Whether a forward pass has shown how the model rounds, and whether it writes to its batch."""
+        return self._watched and self._writes_to_batch is False
+
     def pure_loss(self, parameters: Tensors, rest: Mapping[str, Tensor], batch: Any) -> Tensor:
         """The batch's summed loss."""
         return self.loss.total(self.pure_outputs(parameters, rest, batch), batch)[0]
@@ -245,15 +254,8 @@ class TorchFunctions(OutputSpace):
         total, terms = self.loss.total(outputs, batch)
         require_scalar(total, "a mean over the examples, or a pair (sum, number_of_terms)")
         loss_sum, num_terms = float(total.detach()), float(terms)
-        if not np.isfinite(loss_sum):
-            raise ValueError(
-                f"The loss of a batch is not finite ({loss_sum}); look for parameters or data that are not finite, or a loss "
-                "that overflows."
-            )
-        if not (np.isfinite(num_terms) and num_terms >= 0):
-            raise ValueError(
-                f"The loss of a batch has {num_terms} terms, but the number of terms must be finite and at least zero."
-            )
+        require_finite_loss(loss_sum)
+        require_terms(num_terms)
         return loss_sum, num_terms, total
 
     def checked_gradient(
@@ -311,6 +313,23 @@ class TorchFunctions(OutputSpace):
         with torch.no_grad(), self.frozen_randomness():
             return self.checked_loss(self.pure_outputs(point.leaves, point.rest, batch), batch)
 
+    def loss_of(self, point: TorchPoint, outputs: Tensor, batch: Any) -> tuple[float, float]:
+        """Summed loss and number of terms, given the outputs at a point."""
+        with torch.no_grad(), self.frozen_randomness():
+            return self.checked_loss(outputs, batch)
+
+    def forward_passes(self, points: Sequence[TorchPoint], batch: Any) -> Iterator[tuple[float, float, Tensor]]:
+        """Summed loss (NaN where it is not finite), number of terms and outputs at each of several points."""
+        for point, outputs in zip(points, self.together.outputs(points, batch), strict=True):
+            try:
+                yield *self.loss_of(point, outputs, batch), outputs
+            except NonFiniteLossError:
+                yield float("nan"), 0.0, outputs
+
+    def points_at_once(self, point: TorchPoint, batch: Any) -> int:
+        """Points that a forward pass takes together, where that is less work."""
+        return self.together.count(point, batch)
+
     def add_gradient(self, point: TorchPoint, batch: Any, total: Accumulator) -> tuple[float, float]:
         """Add the gradient of the summed loss to `total`."""
         leaves, loss, loss_sum, num_terms = self.differentiable_loss(point, batch)
@@ -353,11 +372,11 @@ class TorchFunctions(OutputSpace):
         functions = ActivationFunctions(self, point, batch, layer)
         return functions, functions.initial_point()
 
-    def with_running_statistics(self, point: TorchPoint, batches: Batches) -> TorchPoint:
-        """The point with running statistics of batch normalisation from one pass over `batches` in training mode."""
+    def with_running_statistics(self, points: Sequence[TorchPoint], batches: Batches) -> list[TorchPoint]:
+        """The points with running statistics of batch normalisation from one pass over `batches` in training mode."""
         from .running_statistics import with_running_statistics
 
-        return with_running_statistics(self, point, batches)
+        return with_running_statistics(self, points, batches)
 
     def filter_axis(self, name: str) -> int:
         """Axis of a parameter along which the weights of different outputs lie."""
@@ -401,8 +420,8 @@ class TorchFunctions(OutputSpace):
 
     def batches(self, data: Any) -> Batches:
         """A user's data as batches."""
-        choose = None if self._batch_statistics else self._choose_batch_size
-        return self._batches.batches(data, self._batch_size, int(DATA_SHARE * self.memory_budget), choose)
+        sizes = None if self._batch_statistics else self._sizes
+        return self._batches.batches(data, self._batch_size, int(DATA_SHARE * self.memory_budget), sizes)
 
     def _choose_batch_size(self, point: TorchPoint, batch: Any) -> int:
         """All examples where their graph fits an operator's share of the budget; otherwise batches of an eighth of it."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ...curvature import Batches
+from ..common import NO_RUNNING_STATISTICS
 from .modes import _BATCH_NORM
 
 if TYPE_CHECKING:
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 _BUFFERS = ("running_mean", "running_var")
 
 
-def with_running_statistics(functions: TorchFunctions, point: TorchPoint, batches: Batches) -> TorchPoint:
-    """The point with statistics of one pass over the data: means over the batches, weighted by their examples.
+def with_running_statistics(functions: TorchFunctions, points: Sequence[TorchPoint], batches: Batches) -> list[TorchPoint]:
+    """The points with statistics of one pass over the data: means over the batches, weighted by their examples.
 
     Raises
     ------
@@ -29,26 +30,33 @@ def with_running_statistics(functions: TorchFunctions, point: TorchPoint, batche
     from .functions import TorchPoint
 
     model = functions._module.model
+    collected = getattr(model, "collected_statistics", None)
     layers = {
         name: module
         for name, module in model.named_modules()
         if isinstance(module, _BATCH_NORM) and module.track_running_stats and module.running_mean is not None
     }
-    if not layers:
-        raise ValueError(
-            "The argument batch_norm is 're-estimate', but no batch normalisation layer of the model uses running statistics: there is "
-            "none, or the objective was made with batch_norm='train'; leave the argument out."
-        )
-    rest, seen = dict(point.rest), 0
-    batches.plan(point)
+    if not layers and not (collected is not None and model.statistics):
+        raise ValueError(NO_RUNNING_STATISTICS)
+    made, seen = [TorchPoint(point.leaves, dict(point.rest)) for point in points], 0
+    batches.plan(points[0])
     with functions.session():
         for batch in batches:
             examples = batches.count(batch)
-            with _collecting(layers, examples / (seen + examples)) as found:
-                functions.outputs_at(TorchPoint(point.leaves, rest), batch)
-            rest.update(found)
+            share = examples / (seen + examples)
+            for index, point in enumerate(made):
+                if collected is None:
+                    with _collecting(layers, share) as found:
+                        functions.outputs_at(point, batch)
+                else:
+                    with collected() as theirs:
+                        functions.outputs_at(point, batch)
+                    found = {name: value.to(point.rest[name]) for name, value in theirs.items()}
+                    if seen:
+                        found = {name: point.rest[name].lerp(value, share) for name, value in found.items()}
+                made[index] = TorchPoint(point.leaves, {**point.rest, **found})
             seen += examples
-    return TorchPoint(point.leaves, rest)
+    return made
 
 
 @contextlib.contextmanager
