@@ -2,216 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
 from .._progress import Progress, ProgressBar
 from ..backends import Array
-from ..krylov import EigenResult, eigsh
+from ..krylov import eigsh
 from ..krylov.lanczos import check_count
-from ..operators import LinearOperator, aslinearoperator, low_rank, require_hermitian
-from ..results import PathLike, html_table, register, save_result
+from ..operators import LinearOperator, aslinearoperator, require_hermitian
 from ..spectra import SpectralDensity, spectral_density, wasserstein_distance
 from ..spectra.slq import default_probes
-from .blocks import layer_of
+from .attribution_components import Component, ProjectedOut, component_of, names_of
+from .attribution_results import Attribution, AttributionRow, GroupShare, KnockOut
 from .objective import Objective
 
 GROUP_RATIO = 3.0
 """Neighbouring outliers belong to different groups where their moduli differ by more than this factor."""
-_CLASS_PARTS = ("A1", "A2", "A1+A2", "B1", "B2")
 _MOST_DEFAULT_OUTLIERS = 40
-_NEGLIGIBLE = 1e-6
-
-
-@dataclasses.dataclass(frozen=True)
-class KnockOut:
-    """What is left of a spectrum without one component.
-
-    Attributes
-    ----------
-    wasserstein : float
-        Wasserstein-1 distance of the spectra before and after, in units of an eigenvalue. Both runs have the same probes.
-    largest : float
-        Largest eigenvalue in modulus, with its sign, of what is left.
-    num_outliers : int
-        Outliers of what is left.
-    """
-
-    wasserstein: float
-    largest: float
-    num_outliers: int
-
-
-@dataclasses.dataclass(frozen=True)
-class GroupShare:
-    """How much of a group of outliers is due to one component.
-
-    Attributes
-    ----------
-    energy : float
-        Mean over the group's eigenpairs of ``u^T C u / lambda``: the share of the eigenvalue that the component gives. The shares of parts
-        that add up to the matrix add up to one.
-    largest_angle : float
-        Largest principal angle, in degrees, between the span of the group and the range of the component; with a component of lower rank
-        it is 90 where the group has more directions.
-    mean_cosine_squared : float
-        Mean squared cosine of all principal angles: the share of the group's span that lies in the range. By chance it is rank / n.
-    """
-
-    energy: float
-    largest_angle: float
-    mean_cosine_squared: float
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class AttributionRow:
-    """One component.
-
-    Attributes
-    ----------
-    component : str
-        Its name.
-    rank : int
-        Directions of its range that were taken.
-    range_energy : float
-        Share of the component's trace that those directions hold; below one where it has more of them.
-    groups : tuple of GroupShare
-        For each group of outliers.
-    subtracted, projected : KnockOut
-        Of the matrix less the component, and of the matrix on the complement of its range.
-    """
-
-    component: str
-    rank: int
-    range_energy: float
-    groups: tuple[GroupShare, ...]
-    subtracted: KnockOut
-    projected: KnockOut
-
-
-@register("attribution")
-@dataclasses.dataclass(frozen=True, eq=False)
-class Attribution:
-    """Knock-outs of a matrix's components, and how much of each group of outliers is due to each.
-
-    Attributes
-    ----------
-    outliers : numpy.ndarray
-        Eigenvalues of the outliers, by descending modulus, shape (k,).
-    groups : tuple of tuple of int
-        First and one past the last place in `outliers` of each group.
-    largest : float
-        Largest eigenvalue in modulus of the whole matrix, with its sign.
-    num_outliers : int
-        Outliers that the spectrum of the whole matrix shows.
-    dimension : int
-        Order of the matrix.
-    rows : tuple of AttributionRow
-        One for each component.
-    num_matvecs : int
-        Products with the matrix and with the components.
-    seconds : float
-        Wall-clock time.
-    notes : tuple of str
-        What a reader should know.
-    """
-
-    outliers: np.ndarray
-    groups: tuple[tuple[int, int], ...]
-    largest: float
-    num_outliers: int
-    dimension: int
-    rows: tuple[AttributionRow, ...]
-    num_matvecs: int
-    seconds: float
-    notes: tuple[str, ...] = ()
-
-    def __getitem__(self, component: str) -> AttributionRow:
-        for row in self.rows:
-            if row.component == component:
-                return row
-        raise KeyError(f"There is no component {component!r}; there are {', '.join(repr(row.component) for row in self.rows)}.")
-
-    def __str__(self) -> str:
-        names = [f"{first + 1}-{last}" if last > first + 1 else f"{last}" for first, last in self.groups]
-        lines = [
-            f"n = {self.dimension:,}, largest eigenvalue {self.largest:.5g}, {self.num_outliers} outliers; groups: "
-            + "; ".join(
-                f"{name}: {self.outliers[first]:.4g} to {self.outliers[last - 1]:.4g}"
-                for name, (first, last) in zip(names, self.groups, strict=True)
-            )
-        ]
-        width = max(9, *(len(row.component) for row in self.rows))
-        shares = " ".join(f"{f'energy {name}':>14s} {'angle':>6s}" for name in names)
-        lines.append(
-            f"{'component':{width}s} {'rank':>6s} {shares} | {'subtracted: W1':>14s} {'largest':>10s} {'outliers':>8s} | "
-            f"{'projected: W1':>13s} {'largest':>10s} {'outliers':>8s}"
-        )
-        for row in self.rows:
-            shares = " ".join(f"{100 * share.energy:12.1f} % {share.largest_angle:5.1f}°" for share in row.groups)
-            parts = [f"{row.component:{width}s} {row.rank:6d} {shares}"]
-            for knock_out, size in ((row.subtracted, 14), (row.projected, 13)):
-                parts.append(f"{knock_out.wasserstein:{size}.4g} {knock_out.largest:10.4g} {knock_out.num_outliers:8d}")
-            lines.append(" | ".join(parts))
-        return "\n".join([*lines, *self.notes])
-
-    def _repr_html_(self) -> str:
-        return html_table([(row.component, ", ".join(f"{100 * share.energy:.1f} %" for share in row.groups)) for row in self.rows])
-
-    def save(self, path: PathLike) -> None:
-        """Write the table to `path` (``.npz``); `linop_spectra.load` reads it back."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        outliers = fields.pop("outliers")
-        fields["rows"] = [dataclasses.asdict(row) for row in self.rows]
-        save_result(path, "attribution", fields, {"outliers": outliers})
-
-    @classmethod
-    def _from_file(cls, scalars: dict[str, Any], arrays: dict[str, np.ndarray]) -> Attribution:
-        rows = tuple(
-            AttributionRow(
-                **{
-                    **row, "groups": tuple(GroupShare(**share) for share in row["groups"]), "subtracted": KnockOut(**row["subtracted"]),
-                    "projected": KnockOut(**row["projected"]),
-                }
-            )
-            for row in scalars.pop("rows")
-        )  # fmt: skip
-        groups = tuple(tuple(group) for group in scalars.pop("groups"))
-        notes = tuple(scalars.pop("notes"))
-        return cls(**scalars, outliers=arrays["outliers"], rows=rows, groups=groups, notes=notes)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Component:
-    """A part of a matrix and the orthogonal projection on its range."""
-
-    name: str
-    operator: LinearOperator
-    project: Callable[[Array], Array]
-    rank: int
-    range_energy: float
-
-
-class _ProjectedOut(LinearOperator):
-    """A Hermitian matrix on the complement of a subspace."""
-
-    def __init__(self, inner: LinearOperator, project: Callable[[Array], Array]) -> None:
-        super().__init__(
-            inner.shape, inner.dtype, hermitian=True, positive_semidefinite=inner.positive_semidefinite, backend=inner.backend
-        )
-        self.inner, self._project = inner, project
-
-    def _matmat(self, x: Array) -> Array:
-        product = self.inner.matmat(x - self._project(x))
-        return product - self._project(product)
-
-    def _children(self) -> tuple[LinearOperator, ...]:
-        return (self.inner,)
 
 
 def attribute(
@@ -312,12 +123,12 @@ def attribute(
     values = pairs.eigenvalues[order]
     vectors = whole.backend.contiguous(pairs.eigenvectors.T, whole.dtype)[order.tolist(), :].T
     parted = _groups(values) if groups is None else tuple(itertools.pairwise(np.cumsum([0, *groups]).tolist()))
-    names, spent = _names(objective, components), before.num_matvecs + pairs.num_matvecs
+    names, spent = names_of(objective, components), before.num_matvecs + pairs.num_matvecs
     rows, notes = [], []
     largest = float(values[0])
     with ProgressBar(progress, len(names), "attribution", unit="component") as bar:
         for name, given in names.items():
-            component, products = _component(name, given, objective, whole, pairs, max_rank, tol, seed)
+            component, products = component_of(name, given, objective, whole, pairs, max_rank, tol, seed)
             spent += products
             if component.rank == 0:
                 notes.append(f"The component {name} is zero, and was left out.")
@@ -325,7 +136,7 @@ def attribute(
                 continue
             shares = _shares(component, whole, values, vectors, parted)
             knock_outs = []
-            for left in (whole - component.operator, _ProjectedOut(whole, component.project)):
+            for left in (whole - component.operator, ProjectedOut(whole, component.project)):
                 after = measure(left)
                 spent += after.num_matvecs
                 ends = [value for value, _ in after.extreme_eigenvalues()]
@@ -367,134 +178,8 @@ def _groups(values: np.ndarray) -> tuple[tuple[int, int], ...]:
     return tuple(itertools.pairwise(ends))
 
 
-def _names(objective: Objective | None, components: Any) -> dict[str, Any]:
-    """Components by name; None stands for one of an objective."""
-    if isinstance(components, Mapping):
-        if not components:
-            raise ValueError("The argument components is empty; pass at least one component.")
-        missing = [name for name, given in components.items() if given is None and name != "top"]
-        if objective is None and missing:
-            raise TypeError(f"The component {missing[0]!r} is None, which stands for a part of an objective, but obj is a matrix.")
-        return dict(components)
-    if objective is None:
-        if components is None:
-            return {"top": None}
-        chosen = [components] if isinstance(components, str) else list(components)
-        if chosen != ["top"]:
-            raise TypeError(
-                "The argument components names parts of an objective, but obj is a matrix; pass a mapping from names to operators."
-            )
-        return {"top": None}
-    if components is None:
-        try:
-            objective.class_structure()
-        except (TypeError, ValueError):
-            return {"top": None, **dict.fromkeys(layer_of(name) for name in objective.blocks)}
-        return dict.fromkeys((*_CLASS_PARTS, "top"))
-    chosen = [components] if isinstance(components, str) else list(components)
-    if not chosen:
-        raise ValueError("The argument components is empty; pass at least one component.")
-    return dict.fromkeys(chosen)
-
-
-def _component(
-    name: str, given: Any, objective: Objective | None, whole: LinearOperator, pairs: EigenResult, max_rank: int, tol: float, seed: int
-) -> tuple[_Component, int]:
-    """The component and the products that it took to find its range."""
-    backend, n = whole.backend, whole.shape[0]
-    if given is None and name == "top":
-        vectors = pairs.eigenvectors
-        operator = low_rank(vectors, backend.asarray(pairs.eigenvalues), backend=backend)
-        return _Component(name, operator, _onto(backend, vectors), vectors.shape[1], 1.0), 0
-    if given is None:
-        assert objective is not None
-        if name not in _CLASS_PARTS:
-            return _of_rows(name, whole, objective), 0
-        structure = objective.class_structure()
-        operator = structure.A1 + structure.A2 if name == "A1+A2" else getattr(structure, name)
-        classes = structure.num_classes
-        most = {"B1": classes * max(classes - 2, 1), "B2": n}.get(name, classes)
-        return _of_operator(name, operator, min(most, max_rank, n), tol, seed)
-    if not isinstance(given, LinearOperator) and len(getattr(given, "shape", ())) == 2 and given.shape[0] == n != given.shape[1]:
-        basis = _orthonormal(backend, backend.asarray(given, dtype=whole.dtype))
-        project = _onto(backend, basis)
-        inside = whole.matmat(basis)
-        core = backend.conj(basis).T @ inside  # the matrix on the space
-        values, rotation = np.linalg.eigh(np.asarray(backend.to_numpy(core), dtype=np.float64))
-        operator = low_rank(basis @ backend.asarray(rotation, dtype=whole.dtype), backend.asarray(values), backend=backend)
-        return _Component(name, operator, project, basis.shape[1], 1.0), int(basis.shape[1])
-    operator = aslinearoperator(given)
-    if operator.shape != whole.shape:
-        raise ValueError(f"The component {name!r} has shape {operator.shape}, but the matrix {whole.shape}.")
-    return _of_operator(name, operator, min(max_rank, n), tol, seed)
-
-
-def _of_operator(name: str, operator: LinearOperator, rank: int, tol: float, seed: int) -> tuple[_Component, int]:
-    """A component with the directions of largest modulus that hold its range, up to a share of 1e-6 of its largest eigenvalue."""
-    measured = spectral_density(operator, num_steps=min(2 * rank + 8, operator.shape[0]), num_probes=1, seed=seed, deflate=False)
-    # The Krylov space of one vector ends with the rank.
-    visible = int(np.sum(np.abs(measured.nodes) > _NEGLIGIBLE * measured.norm_estimate)) if measured.norm_estimate > 0 else 0
-    if visible == 0:
-        return _Component(name, operator, lambda x: 0 * x, 0, 1.0), measured.num_matvecs
-    rank = min(rank, visible if visible < measured.num_steps else rank)
-    pairs = eigsh(operator, k=rank, which="LM", tol=tol, seed=seed)
-    keep = np.abs(pairs.eigenvalues) > _NEGLIGIBLE * pairs.norm_estimate
-    vectors = pairs.eigenvectors.T[np.flatnonzero(keep).tolist(), :].T
-    trace = spectral_density(operator, num_steps=min(max(16, rank + 8), operator.shape[0]), num_probes=2, seed=seed).trace()
-    share = float(np.clip(np.sum(pairs.eigenvalues[keep]) / trace.value, 0.0, 1.0)) if trace.value else 1.0
-    products = measured.num_matvecs + pairs.num_matvecs + trace.num_matvecs
-    return _Component(name, operator, _onto(operator.backend, vectors), int(keep.sum()), share), products
-
-
-def _of_rows(name: str, whole: LinearOperator, objective: Objective) -> _Component:
-    """Rows and columns of a layer or a parameter: the component is the diagonal block."""
-    own = [key for key in objective.blocks if key == name or layer_of(key) == name or key.startswith((f"{name}.", f"{name}/"))]
-    if not own:
-        layers = list(dict.fromkeys(layer_of(key) for key in objective.blocks))
-        raise ValueError(
-            f"The argument components names {name!r}, which is none of {', '.join(map(repr, (*_CLASS_PARTS, 'top')))}, no layer "
-            f"({', '.join(map(repr, layers))}) and no parameter."
-        )
-    mask = np.zeros(objective.num_parameters)
-    for key in own:
-        mask[objective.blocks[key]] = 1.0
-    chosen = whole.backend.asarray(mask, dtype=whole.dtype)[:, None]
-    return _Component(name, _Rows(whole, chosen), lambda x: chosen * x, int(mask.sum()), 1.0)
-
-
-class _Rows(LinearOperator):
-    """A diagonal block, zero elsewhere."""
-
-    def __init__(self, inner: LinearOperator, mask: Array) -> None:
-        super().__init__(
-            inner.shape, inner.dtype, hermitian=True, positive_semidefinite=inner.positive_semidefinite, backend=inner.backend
-        )
-        self.inner, self._mask = inner, mask
-
-    def _matmat(self, x: Array) -> Array:
-        return self._mask * self.inner.matmat(self._mask * x)
-
-    def _children(self) -> tuple[LinearOperator, ...]:
-        return (self.inner,)
-
-
-def _onto(backend: Any, basis: Array) -> Callable[[Array], Array]:
-    adjoint = backend.conj(basis).T
-    return lambda x: basis @ (adjoint @ x)
-
-
-def _orthonormal(backend: Any, columns: Array) -> Array:
-    """Orthonormal columns of the same span, by the Gram matrix taken twice."""
-    for _ in range(2):
-        gram = np.asarray(backend.to_numpy(backend.conj(columns).T @ columns))
-        values, vectors = np.linalg.eigh(gram)
-        keep = values > 1e-12 * values[-1]
-        columns = columns @ backend.asarray(vectors[:, keep] / np.sqrt(values[keep]), dtype=backend.dtype_of(columns))
-    return columns
-
-
 def _shares(
-    component: _Component, whole: LinearOperator, values: np.ndarray, vectors: Array, groups: tuple[tuple[int, int], ...]
+    component: Component, whole: LinearOperator, values: np.ndarray, vectors: Array, groups: tuple[tuple[int, int], ...]
 ) -> tuple[GroupShare, ...]:
     backend = whole.backend
     products = component.operator.matmat(vectors)
@@ -508,3 +193,6 @@ def _shares(
         angle = float(np.degrees(np.arccos(np.sqrt(squares[0]))))
         shares.append(GroupShare(float(np.mean(energies[first:last])), angle, float(np.mean(squares))))
     return tuple(shares)
+
+
+__all__ = ["GROUP_RATIO", "Attribution", "AttributionRow", "GroupShare", "KnockOut", "attribute"]

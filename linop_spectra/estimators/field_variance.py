@@ -85,7 +85,7 @@ def field_variance(
     if isinstance(share, (bool, np.bool_)) or not isinstance(share, (int, float, np.integer, np.floating)) or not 0 <= share < 1:
         raise ValueError(f"The argument share, of all examples that one batch has, must be at least 0 and below 1, but is {share!r}.")
     n, exact = batches[0].shape[1], direction is not None
-    vector = None if direction is None else _unit(batches[0], direction)
+    vector = None if direction is None else unit_row(batches[0], direction)
     if vector is None:
         num_probes = check_count("num_probes", num_probes)
         exact = num_probes >= n
@@ -108,7 +108,7 @@ def field_variance(
             raise NonFiniteEstimateError(f"{error}.", None, indices.start * len(batches)) from error
         squares.append(found)
         largest = max(largest, longest)
-    estimate = _from_squares(np.concatenate(squares, axis=1), vary=not exact)
+    estimate = variance_from_squares(np.concatenate(squares, axis=1), vary=not exact)
     rounding = 2 * max(batch.unit_rounding for batch in batches) * largest
     rounding_error = 2 * math.sqrt(estimate.value) * rounding + rounding**2
     return dataclasses.replace(
@@ -118,21 +118,49 @@ def field_variance(
     )  # fmt: skip
 
 
-def _from_squares(squares: np.ndarray, *, vary: bool) -> Estimate:
-    """The variance from ``|H_k z - mean|^2``, shape (batches, directions); `vary` says that the directions are a random choice."""
+def variance_from_squares(squares: np.ndarray, *, vary: bool, weights: np.ndarray | None = None) -> Estimate:
+    r"""The variance that squared distances of the batches from their mean show, with a jackknife over the batches.
+
+    With relative sizes :math:`w_k` of the batches, :math:`\frac{1}{K - 1} \sum_k w_k |H_k z - \bar H z|^2` is unbiased for the variance
+    of a batch of size one, where a batch of size w has 1 / w of it and the mean is weighted by the sizes.
+
+    Parameters
+    ----------
+    squares : numpy.ndarray
+        ``|H_k z - mean|^2``, shape (batches, directions), at least two batches.
+    vary : bool
+        Whether the directions are a random choice, over which the estimate is an average; their scatter then adds to the standard error.
+    weights : numpy.ndarray, optional
+        Sizes of the batches, shape (batches,), in units of the batch that the variance is for. By default all are one.
+
+    Returns
+    -------
+    Estimate
+        The standard error of two batches is infinite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> values, sizes = np.array([1.0, 2.0, 6.0]), np.array([1.0, 1.0, 0.5])
+    >>> squares = (values - np.average(values, weights=sizes)) ** 2
+    >>> round(variance_from_squares(squares[:, None], vary=False, weights=sizes).value, 6)  # (1.44 + 0.04 + 7.22) / 2 with the mean 2.4
+    4.3
+    """
     batches, directions = squares.shape
-    per_direction = squares.sum(axis=0) / (batches - 1)
+    sizes = np.ones(batches) if weights is None else np.asarray(weights, dtype=np.float64)
+    shares = squares * sizes[:, None]
+    per_direction = shares.sum(axis=0) / (batches - 1)
     value = float(per_direction.mean())
     error, dof = math.inf, 1.0
     if batches > 2:
-        # Leaving one out of a sum of squares about the mean takes off batches / (batches - 1) times its own square.
-        of_batch = squares.mean(axis=1)
-        without = (of_batch.sum() - batches / (batches - 1) * of_batch) / (batches - 2)
+        # Without one batch the mean moves: a sum of squares about it loses total / (total - size) times the square of that batch.
+        of_batch = shares.mean(axis=1)
+        without = (of_batch.sum() - sizes.sum() / (sizes.sum() - sizes) * of_batch) / (batches - 2)
         _, error, dof = mean_with_error(batches * value - (batches - 1) * without)
     if vary:
         _, probe_error, probe_dof = mean_with_error(per_direction)
         # Both parts hold what is particular to one batch in one direction: it is taken off once.
-        own = squares - squares.mean(axis=0) - squares.mean(axis=1, keepdims=True) + squares.mean()
+        own = shares - shares.mean(axis=0) - shares.mean(axis=1, keepdims=True) + shares.mean()
         shared = float((own**2).sum()) / ((batches - 1) ** 3 * max(directions - 1, 1) * directions) * batches
         both = max(error**2 + probe_error**2 - shared, error**2, probe_error**2)
         if 0 < both < math.inf:
@@ -194,8 +222,20 @@ def _check_operators(operators: Any) -> list[LinearOperator]:
     return batches
 
 
-def _unit(operator: LinearOperator, direction: Any) -> Array:
-    """A direction of length one, as a row of our own."""
+def unit_row(operator: LinearOperator, direction: Any) -> Array:
+    """A direction scaled to the length one, as a row of our own, shape (1, n).
+
+    Raises
+    ------
+    ValueError
+        When it has another shape than (n,), or is zero or not finite.
+
+    Examples
+    --------
+    >>> import numpy as np, linop_spectra as ls
+    >>> unit_row(ls.identity(2), np.array([3.0, 4.0]))
+    array([[0.6, 0.8]])
+    """
     backend = operator.backend
     given = backend.asarray(direction, dtype=operator.dtype)
     if tuple(given.shape) != (operator.shape[1],):

@@ -1,24 +1,17 @@
-"""How many eigenvalues matter: effective dimensions and ranks, each from one spectral density.
-
-All are functions h of a few sums over the spectrum. The errors of these sums come from the same random probes and are
-correlated; to first order (delta method) the error of h is that of the single sum over ``g = sum_k dh/ds_k f_k``, which is a
-trace of a function like any other, with its exact sampling law, quadrature and rounding error.
-"""
+"""How many eigenvalues matter: effective dimensions and ranks, each from one spectral density; see `spectral_sums` for their errors."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 from typing import Any
-
-import numpy as np
 
 from ..operators import aslinearoperator
 from ..results import Estimate
 from ..spectra import SpectralDensity, spectral_density
+from . import spectral_sums
 from .functions import density_for
-from .norms import gram_operator, modulus
+from .norms import gram_operator
 
 
 def effective_dimension(A: Any, damping: float, *, tol: float | None = None, **options: Any) -> Estimate:
@@ -58,9 +51,8 @@ def effective_dimension(A: Any, damping: float, *, tol: float | None = None, **o
     if not 0 < damping < math.inf:
         raise ValueError(f"The argument damping must be positive, but is {damping!r}.")
 
-    def share(x: np.ndarray) -> np.ndarray:
-        positive = np.maximum(x, 0.0)
-        return np.asarray(positive / (positive + damping))
+    def share(x: Any) -> Any:
+        return spectral_sums.share(x, damping)
 
     S = density_for(A, share, tol, options)
     _require_positive(S, "effective dimension", "use the absolute value of the operator, or its square root of A.H @ A")
@@ -95,14 +87,8 @@ def stable_rank(A: Any, **options: Any) -> Estimate:
     2.25
     """
     S, factor = _density(A, options)
-    norm = _norm(S, "stable rank")
-    power = 2 if factor == 1 else 1
-    total = S.trace(lambda x: (modulus(x, factor) / norm) ** power)
-    residual = max(
-        rule.residuals[i] for rule in S.deflation.rules for i in (0, -1) if abs(rule.nodes[i]) >= norm * (1 - 1e-12)
-    )
-    more = power * total.value * float(residual) / norm
-    return dataclasses.replace(total, quadrature_error=total.quadrature_error + more, num_matvecs=factor * total.num_matvecs)
+    found = spectral_sums.stable_rank(S, factor).estimate(S)
+    return dataclasses.replace(found, num_matvecs=factor * found.num_matvecs)
 
 
 def participation_ratio(A: Any, **options: Any) -> Estimate:
@@ -138,10 +124,7 @@ def participation_ratio(A: Any, **options: Any) -> Estimate:
     _no_tolerance(options)
     S = spectral_density(A, **options)
     _require_positive(S, "participation ratio", "use stable_rank or effective_rank")
-    norm = _norm(S, "participation ratio")
-    first, second = (S.trace(_power(norm, k)).value for k in (1, 2))
-    value = first**2 / second
-    return _delta(S, value, lambda x: 2 * first / second * (x / norm) - value / second * (x / norm) ** 2)
+    return spectral_sums.participation_ratio(S).estimate(S)
 
 
 def spectral_entropy(A: Any, **options: Any) -> Estimate:
@@ -172,19 +155,7 @@ def spectral_entropy(A: Any, **options: Any) -> Estimate:
     4.605...
     """
     S, factor = _density(A, options)
-    norm = _norm(S, "spectral entropy")
-
-    def size(x: np.ndarray) -> np.ndarray:
-        return np.asarray((modulus(x, factor) / norm) ** (1 / factor))
-
-    def surprise(x: np.ndarray) -> np.ndarray:
-        a = size(x)
-        return np.asarray(a * np.log(np.maximum(a, np.finfo(np.float64).tiny)))
-
-    total, weighted = S.trace(size).value, S.trace(surprise).value
-    found = _delta(
-        S, math.log(total) - weighted / total, lambda x: (1 + weighted / total) / total * size(x) - surprise(x) / total
-    )
+    found = spectral_sums.spectral_entropy(S, factor).estimate(S)
     return dataclasses.replace(found, num_matvecs=factor * found.num_matvecs)
 
 
@@ -210,15 +181,9 @@ def effective_rank(A: Any, **options: Any) -> Estimate:
     >>> effective_rank(ls.diagonal_operator(np.array([3.0, -1.0]))).value  # 4 / 3 ** 0.75
     1.7547...
     """
-    entropy = spectral_entropy(A, **options)
-    value = math.exp(entropy.value)
-    errors = {name: value * getattr(entropy, name) for name in ("standard_error", "quadrature_error", "rounding_error")}
-    return dataclasses.replace(entropy, value=value, **errors)
-
-
-def _delta(S: SpectralDensity, value: float, gradient: Callable[[np.ndarray], np.ndarray]) -> Estimate:
-    """A function of sums over the spectrum, with the errors of the sum over its gradient."""
-    return dataclasses.replace(S.trace(gradient), value=value)
+    S, factor = _density(A, options)
+    found = spectral_sums.effective_rank(S, factor).estimate(S)
+    return dataclasses.replace(found, num_matvecs=factor * found.num_matvecs)
 
 
 def _density(A: Any, options: dict[str, Any]) -> tuple[SpectralDensity, int]:
@@ -232,16 +197,6 @@ def _density(A: Any, options: dict[str, Any]) -> tuple[SpectralDensity, int]:
 def _no_tolerance(options: dict[str, Any]) -> None:
     if "tol" in options:
         raise ValueError("The argument tol is for sums over the spectrum, not for a ratio of them; pass num_steps and num_probes.")
-
-
-def _power(norm: float, k: int) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda x: (x / norm) ** k
-
-
-def _norm(S: SpectralDensity, name: str) -> float:
-    if not S.norm_estimate > 0:
-        raise ValueError(f"The operator is zero, which has no {name}.")
-    return S.norm_estimate
 
 
 def _require_positive(S: SpectralDensity, name: str, fix: str) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 import linop_spectra as ls
 from linop_spectra.estimators import NonFiniteEstimateError
-from linop_spectra.estimators.field_variance import field_variance
+from linop_spectra.estimators.field_variance import field_variance, variance_from_squares
 
 
 def matrices(count, n=6, seed=0):
@@ -132,3 +132,22 @@ def test_bad_input():
     ]:
         with pytest.raises(kind, match=message):
             call()
+
+
+def test_weights_are_the_sizes_of_batches():
+    """Without bias for batches of any sizes, and the standard error is that of leaving each one out by hand."""
+    rng, sizes = np.random.default_rng(0), np.array([1.0, 1.0, 0.75, 0.5, 0.25])
+
+    def of(values, own):
+        centre = np.average(values, axis=0, weights=own)
+        return variance_from_squares(((values - centre) ** 2).sum(axis=1)[:, None], vary=False, weights=own)
+
+    draws = [rng.standard_normal((5, 3)) / np.sqrt(sizes)[:, None] for _ in range(400)]
+    found = np.array([of(values, sizes).value for values in draws])
+    assert found.mean() == pytest.approx(3.0, abs=4 * found.std() / 20)
+    values = draws[0]
+    without = np.array([of(np.delete(values, k, axis=0), np.delete(sizes, k)).value for k in range(5)])
+    pseudo = 5 * found[0] - 4 * without
+    assert of(values, sizes).standard_error == pytest.approx(np.std(pseudo, ddof=1) / np.sqrt(5), rel=1e-12)
+    equal = variance_from_squares(np.ones((4, 2)), vary=False)
+    assert equal == variance_from_squares(np.ones((4, 2)), vary=False, weights=np.ones(4))

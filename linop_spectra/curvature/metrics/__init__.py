@@ -2,6 +2,7 @@
 
 from .batch_statistics import BatchStatistics, batch_statistics
 from .correlation import FlatnessCorrelation, flatness_correlation
+from .examples_needed import examples_needed
 from .extremes import condition_number, largest_eigenvalue, smallest_eigenvalue, spectral_norm
 from .flatness import fisher_rao_norm, pac_bayes_deviation, relative_flatness
 from .goldilocks import goldilocks_ratio, positive_share
@@ -54,6 +55,7 @@ __all__ = [
     "curvature_noise_scale",
     "effective_dimension",
     "effective_rank",
+    "examples_needed",
     "fisher_rao_norm",
     "flatness_correlation",
     "frobenius_norm",

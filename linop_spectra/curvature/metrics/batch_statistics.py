@@ -16,13 +16,13 @@ import numpy as np
 
 from ..._memory import format_bytes, parse_budget
 from ..._progress import Progress, ProgressBar
-from ...backends import Array
-from ...estimators.field_variance import _from_squares
-from ...random_matrices.models import MinibatchModel, MinibatchPrediction, shifted_eigenvalue
+from ...estimators.field_variance import variance_from_squares
+from ...random_matrices.models import MinibatchModel, MinibatchPrediction
 from ...results import Estimate
 from ..objective import Objective
 from .batches import BatchSet
 from .hessian_variance import VARIANCE, HessianVariance
+from .influence import BatchInfluence, Effect, base_rows, standard_error
 from .metric import CURVATURE, Metric, plain, ratio_metric
 from .noise_scale import gram_of, signal_and_noise
 from .shared_run import SharedRun
@@ -31,7 +31,7 @@ from .source import require_objective
 DIRECTIONS = 4
 """Random directions at least, for a standard error of the isotropic variance."""
 
-Slopes = Mapping[str, Callable[[np.ndarray], np.ndarray]]
+Slopes = Mapping[str, Callable[[BatchInfluence], Effect]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -148,7 +148,8 @@ class BatchStatistics:
 def batch_statistics(obj: Objective, *, progress: Progress = None, **options: Any) -> BatchStatistics:
     """Variances of loss, gradient and Hessian over batches, and the extreme eigenvalues by batch size that follow.
 
-    One Lanczos run, and as many products with all data as there are probes, but at least four, plus three.
+    One Lanczos run, and as many products with all data as there are probes, but at least four, plus three. Standard errors of variances
+    are by a jackknife over the batches, which is the sampling of the data already.
 
     Parameters
     ----------
@@ -196,7 +197,7 @@ def measure_batches(
     batches : BatchSet
         Of the same objective.
     slopes : mapping of str to callable, optional
-        Derivative of a metric by an eigenvalue, for its sampling error.
+        What the choice of the data does to a metric, by name, from the `BatchInfluence`; see `sampling` of the result.
     memory_budget : int, float, str or None
         For the products of all batches at a time.
     progress : bool or callable, optional
@@ -210,19 +211,10 @@ def measure_batches(
         When the products do not fit.
     """
     began = time.perf_counter()
-    if not shared.keeps_vectors:
-        raise ValueError("The Lanczos run kept no vectors, so that there are no eigenvectors to measure along; raise its memory_budget.")
-    starts, _ = shared.starts()
-    m, n, backend = starts.shape[0], shared.operator.shape[0], shared.operator.backend
-    ends = shared.ritz_rows([0, -1])
-    has_gradient = shared.gradient_norm > 0
-    fixed = m + 2 + has_gradient
+    m, n, backend = shared.density.run.num_probes, int(shared.operator.shape[0]), shared.operator.backend
     more = max(0, DIRECTIONS - m)
-    rows = backend.empty((fixed + more, n), shared.operator.dtype)
-    rows[:m, :] = starts
-    rows[m : m + 2, :] = ends
-    if has_gradient:
-        rows[m + 2, :] = shared.gradient / shared.gradient_norm
+    rows = base_rows(shared, more)
+    fixed = int(rows.shape[0]) - more
     if more:
         seed = shared.density.run.seed
         rows[fixed:, :] = backend.probes(n, range(m, m + more), kind="sphere", seed=seed, domain="probe", dtype=shared.operator.dtype)
@@ -237,8 +229,8 @@ def measure_batches(
         products = batches.products(rows, bar)
     squares = batches.squares(products)
     random = [*range(m), *range(fixed, fixed + more)]
-    isotropic = _from_squares(squares[:, random], vary=len(random) < n)
-    directional = tuple(_from_squares(squares[:, j : j + 1], vary=False) for j in range(m, fixed))
+    isotropic = variance_from_squares(squares[:, random], vary=len(random) < n, weights=batches.relative)
+    directional = tuple(variance_from_squares(squares[:, j : j + 1], vary=False, weights=batches.relative) for j in range(m, fixed))
     seconds = time.perf_counter() - began
     spent = count * int(rows.shape[0])
     isotropic, *along = (
@@ -252,7 +244,12 @@ def measure_batches(
     signal, noise = signal_and_noise(gram, batches.sizes)
     mean, mean_error = _mean_eigenvalue(shared)
     (smallest, _), (largest, _) = shared.density.extreme_eigenvalues()
-    sampling = _Sampling(shared, batches, products, gradients, variance, m).all(slopes or {})
+    middle = batches.mean(products)
+    for own in products:
+        own -= middle
+    influence = BatchInfluence(shared, batches, products, memory_budget=memory_budget)
+    sampling = _sampling(influence, slopes or {})
+    spent += count * influence.num_matvecs
     return BatchStatistics(
         batches.size,
         total,
@@ -271,6 +268,23 @@ def measure_batches(
         spent,
         time.perf_counter() - began,
     )
+
+
+def _sampling(influence: BatchInfluence, slopes: Slopes) -> dict[str, tuple[float, float]]:
+    """Standard error and bias by the choice of the data of what the shared run gives, and of functions of it."""
+    effects: dict[str, Callable[[BatchInfluence], Effect]] = {
+        "smallest_eigenvalue": lambda own: own.end(upper=False), "largest_eigenvalue": lambda own: own.end(upper=True), **slopes
+    }  # fmt: skip
+    if influence.shared.gradient_norm > 0:
+        effects = {"gradient_norm": BatchInfluence.gradient_norm, "gradient_curvature": BatchInfluence.gradient_curvature, **effects}
+    found = {}
+    for name, effect in effects.items():
+        try:
+            own = effect(influence)
+        except (ValueError, ArithmeticError):
+            continue  # the metric itself is left out, and says why
+        found[name] = (influence.error(own), own.bias)
+    return found
 
 
 def _mean_eigenvalue(shared: SharedRun) -> tuple[float, float]:
@@ -306,14 +320,16 @@ def _shrinkage(shared: SharedRun, variance: HessianVariance) -> Metric:
 def _loss(batches: BatchSet) -> Metric:
     weights = batches.sizes / batches.sizes.sum()
     mean, count = float(weights @ batches.losses), len(weights)
-    error = math.sqrt(count / (count - 1) * float((weights**2) @ (batches.losses - mean) ** 2))
-    return Metric(mean, sampling_error=error, sampling_degrees=float(count - 1), name="loss", unit="loss", note="without weight decay")
+    return Metric(
+        mean, sampling_error=standard_error(weights, batches.losses), sampling_degrees=float(count - 1), name="loss", unit="loss",
+        note="without weight decay", num_examples=float(batches.examples.sum()),
+    )  # fmt: skip
 
 
 def _loss_variance(batches: BatchSet) -> Metric:
     weights = batches.sizes / batches.sizes.sum()
-    squares = batches.sizes / batches.size * (batches.losses - float(weights @ batches.losses)) ** 2
-    found = _from_squares(squares[:, None], vary=False)
+    squares = (batches.losses - float(weights @ batches.losses)) ** 2
+    found = variance_from_squares(squares[:, None], vary=False, weights=batches.relative)
     return Metric.of(
         found, name="loss_variance", unit="loss^2", note=f"batches of {batches.size:g}", method="variance over batches", least=0.0
     )
@@ -322,91 +338,11 @@ def _loss_variance(batches: BatchSet) -> Metric:
 def _gradient_variance(gram: np.ndarray, batches: BatchSet, noise: float) -> Metric:
     weights = batches.sizes / batches.sizes.sum()
     distance = np.diag(gram) - 2 * gram @ weights + float(weights @ gram @ weights)
-    found = _from_squares((batches.sizes / batches.size * np.maximum(distance, 0.0))[:, None], vary=False)
+    found = variance_from_squares(np.maximum(distance, 0.0)[:, None], vary=False, weights=batches.relative)
     return Metric.of(
         found, value=noise / batches.size, name="gradient_variance", unit="(loss/parameter)^2", note=f"trace, batches of {batches.size:g}",
         method="variance over batches", least=0.0,
     )  # fmt: skip
-
-
-class _Sampling:
-    """First-order effect of the choice of the data on functions of the Hessian and the gradient (infinitesimal jackknife over batches)."""
-
-    def __init__(
-        self, shared: SharedRun, batches: BatchSet, products: list[Array], gradients: list[Array], variance: HessianVariance, probes: int
-    ) -> None:
-        self.shared, self.batches, self.variance, self.probes = shared, batches, variance, probes
-        self.backend = shared.operator.backend
-        self.weights = batches.sizes / batches.sizes.sum()
-        mean = batches.mean(products)
-        self.differences = [own - mean for own in products]
-        middle = batches.mean(gradients)
-        self.of_gradient = [own - middle for own in gradients]
-
-    def all(self, slopes: Slopes) -> dict[str, tuple[float, float]]:
-        shared, of_all = self.shared, self.variance.batch_size / self.variance.num_examples
-        found = {"smallest_eigenvalue": self._end(0), "largest_eigenvalue": self._end(1)}
-        for name, slope in slopes.items():
-            found[name] = (self._of_function(slope), 0.0)
-        if "frobenius_norm" in found:
-            norm = math.sqrt(max(shared.density.trace(np.square).value, 0.0))
-            error = found["frobenius_norm"][0]
-            added = shared.operator.shape[0] * of_all * self.variance.isotropic - error**2  # the square root bends the other way
-            found["frobenius_norm"] = (error, max(added, 0.0) / (2 * norm) if norm > 0 else 0.0)
-        if shared.gradient_norm > 0:
-            found.update(self._of_the_gradient())
-        return found
-
-    def _spread(self, influence: np.ndarray) -> float:
-        """Standard error from the influence of each batch, shape (K,), of one metric."""
-        count = len(self.weights)
-        return math.sqrt(count / (count - 1) * float((self.weights**2) @ influence**2))
-
-    def _end(self, index: int) -> tuple[float, float]:
-        u = self.shared.ritz_rows([0, -1])[index]
-        own = np.array([self._dot(u, difference[self.probes + index, :]) for difference in self.differences])
-        S = self.shared.density
-        value = S.extreme_eigenvalues()[index][0]
-        variance = self.variance.directional[index].value * self.variance.batch_size / self.variance.num_examples
-        bias = float(shifted_eigenvalue(value, variance, bulk=float(S.quantile(0.5)))) - value
-        return self._spread(own), bias
-
-    def _of_function(self, slope: Callable[[np.ndarray], np.ndarray]) -> float:
-        n, m = self.shared.operator.shape[0], self.probes
-        rows = self.shared.function_rows(slope)
-        own = n * np.array([[self._dot(rows[p, :], difference[p, :]) for p in range(m)] for difference in self.differences])
-        count = len(self.weights)
-        if m > 1:
-            # Products of different probes: what a probe adds of its own does not count.
-            pairs = (own.sum(axis=1) ** 2 - (own**2).sum(axis=1)) / (m * (m - 1))
-            squared = count / (count - 1) * float((self.weights**2) @ pairs)
-            if squared > 0:
-                return math.sqrt(squared)
-        return self._spread(own.mean(axis=1))
-
-    def _of_the_gradient(self) -> dict[str, tuple[float, float]]:
-        shared = self.shared
-        direction = shared.gradient / shared.gradient_norm
-        slopes = np.array([self._dot(direction, own) for own in self.of_gradient])
-        noise = sum(
-            weight**2 * self._dot(own, own) for weight, own in zip(self.weights, self.of_gradient, strict=True)
-        ) * len(self.weights) / (len(self.weights) - 1)  # fmt: skip
-        error = self._spread(slopes)
-        found = {"gradient_norm": (error, max(float(noise) - error**2, 0.0) / (2 * shared.gradient_norm))}
-        along = shared.along_gradient
-        if along is not None and along.vectors is not None and along.vectors.bases:
-            beta = float(along.betas[0, 0])
-            # d(u.H.u) = u.dH.u + 2 (H u - (u.H.u) u).du with u = g / |g|; the second factor is beta times the next vector.
-            own = np.array([self._dot(direction, difference[self.probes + 2, :]) for difference in self.differences])
-            if beta > 0:
-                second = self.backend.contiguous(along.vectors.bases[0].row(1), shared.operator.dtype)
-                turn = np.array([self._dot(second, one) for one in self.of_gradient])
-                own = own + 2 * beta * turn / shared.gradient_norm
-            found["gradient_curvature"] = (self._spread(own), 0.0)
-        return found
-
-    def _dot(self, x: Array, y: Array) -> float:
-        return float(np.real(self.backend.fetch([self.backend.dot(self.backend.contiguous(x), self.backend.contiguous(y))])[0]))
 
 
 def _ratio(numerator: Estimate, denominator: Estimate, name: str, note: str) -> Metric:

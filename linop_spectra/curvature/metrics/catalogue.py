@@ -9,20 +9,27 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
+from ...estimators import spectral_sums
+from ...estimators.spectral_sums import SpectralFunction
 from ...spectra import SpectralDensity, spectral_density
+from ...spectra.density import SpectralMeasure
 from ..objective import Objective
 from . import extremes, flatness, goldilocks, gradient, laplace, logits, noise_scale, sharpness, signs, sums, takeuchi
 from .batch_statistics import BatchStatistics
+from .influence import BatchInfluence, Effect
 from .metric import Metric
+from .resampling import resampled
 from .residual_ratio import residual_ratio
 from .shared_run import SharedRun
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Context:
-    """What measures have to work with."""
+    """What measures have to work with.
+
+    `sampled` is the objective in at least two batches where intervals are to hold the sampling of the data, for what is not measured by
+    the shared run; see `in_parts`.
+    """
 
     shared: SharedRun
     seed: int
@@ -30,6 +37,7 @@ class Context:
     prior_precision: float
     memory_budget: Any
     batches: BatchStatistics | None = None
+    sampled: Objective | None = None
 
     @property
     def objective(self) -> Objective:
@@ -46,6 +54,16 @@ class Context:
         along = self.shared.along_gradient
         found = extremes.extreme_of_runs([self.density.run], self.density.noise_floor, upper=upper, others=[] if along is None else [along])
         return found.with_changes(num_matvecs=self.shared.num_matvecs, seconds=self.shared.seconds)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """Keyword arguments and source of a measure of its own."""
+        return {"sampling": self.sampled is not None}
+
+    @property
+    def source(self) -> Objective:
+        """The objective, in parts where the sampling of the data is asked for."""
+        return self.objective if self.sampled is None else self.sampled
 
     @property
     def damping(self) -> float:
@@ -111,9 +129,7 @@ SHARED: dict[str, Measure] = {
     "trace": lambda c: sums.trace(c.density),
     "frobenius_norm": lambda c: sums.frobenius_norm(c.density),
     "nuclear_norm": lambda c: sums.nuclear_norm(c.density),
-    "condition_number": lambda c: extremes.condition_number(
-        c.density, damping=2 * abs(c.end(upper=False).value) + 1e-3 * c.end(upper=True).value
-    ),
+    "condition_number": lambda c: extremes.condition_number(c.density, damping=_condition_damping(c)),
     "effective_dimension": lambda c: sums.effective_dimension(c.density, damping=c.damping),
     "stable_rank": lambda c: sums.stable_rank(c.density),
     "participation_ratio": lambda c: sums.participation_ratio(c.density),
@@ -128,20 +144,20 @@ SHARED: dict[str, Measure] = {
     "gradient_alignment": lambda c: gradient.gradient_alignment(c.shared),
     "gradient_cosine": lambda c: gradient.gradient_cosine(c.shared),
     "learning_rate_cap": _learning_rate_cap,
-    "sam_sharpness": lambda c: sharpness.sam_sharpness(c.objective, c.radius),
+    "sam_sharpness": lambda c: sharpness.sam_sharpness(c.source, c.radius, **c.data),
     "worst_case_sharpness": _worst_case,
     "average_sharpness": _average,
     "pac_bayes_deviation": lambda c: flatness.pac_bayes_deviation(c.density),
-    "critical_sharpness": lambda c: sharpness.critical_sharpness(c.objective, tol=0.02),
+    "critical_sharpness": lambda c: sharpness.critical_sharpness(c.source, tol=0.02, **c.data),
 }
 """Measures that take no further products, by name."""
 
 EXTRA: dict[str, tuple[Measure, int]] = {
-    "residual_ratio": (lambda c: residual_ratio(c.objective, seed=c.seed), 16),
+    "residual_ratio": (lambda c: residual_ratio(c.source, seed=c.seed, **c.data), 16),
     "adaptive_sharpness": (lambda c: _adaptive(c), 64),
-    "curvature_noise_scale": (lambda c: noise_scale.curvature_noise_scale(c.objective, seed=c.seed), 5),
-    "fisher_rao_norm": (lambda c: flatness.fisher_rao_norm(c.objective), 1),
-    "trace_ratio": (lambda c: takeuchi.trace_ratio(c.objective, seed=c.seed), 64),
+    "curvature_noise_scale": (lambda c: noise_scale.curvature_noise_scale(c.source, seed=c.seed), 5),
+    "fisher_rao_norm": (lambda c: flatness.fisher_rao_norm(c.source, **c.data), 1),
+    "trace_ratio": (lambda c: takeuchi.trace_ratio(c.source, seed=c.seed, **c.data), 64),
     "laplace": (lambda c: _laplace(c), 48),
     "logits": (lambda c: logits.logit_metrics(c.objective, seed=c.seed), 8),
     "goldilocks_planes": (lambda c: _planes(c), 40),
@@ -154,7 +170,17 @@ OWN_PRODUCTS = {
 
 
 def _adaptive(context: Context) -> dict[str, Metric]:
-    S = _density(sharpness.adaptive_hessian(context.objective), context)
+    if context.sampled is None:
+        return _adaptive_of(context.objective, context)
+    names = {"adaptive_sharpness_worst": False, "adaptive_sharpness_average": True}
+    return {
+        name: resampled(context.sampled, lambda own, name=name: _adaptive_of(own, context)[name], "adaptive sharpness", mean=mean)  # type: ignore[misc]
+        for name, mean in names.items()
+    }
+
+
+def _adaptive_of(objective: Objective, context: Context) -> dict[str, Metric]:
+    S = _density(sharpness.adaptive_hessian(objective), context)
     worst = extremes.largest_eigenvalue(S)
     return {
         "adaptive_sharpness_worst": worst.with_changes(
@@ -173,31 +199,60 @@ def _density(operator: Any, context: Context) -> SpectralDensity:
 
 def _laplace(context: Context) -> dict[str, Metric]:
     steps, probes = context.density.num_steps, context.density.num_probes
-    found = laplace.laplace_evidence(context.objective, num_steps=steps, num_probes=probes, seed=context.seed)
+    found = laplace.laplace_evidence(context.source, num_steps=steps, num_probes=probes, seed=context.seed, **context.data)
     return found.metrics()
 
 
 def _planes(context: Context) -> Metric:
     dimension = min(10, context.objective.num_parameters)
-    found = goldilocks.goldilocks_ratio(context.shared.operator, plane_dimension=dimension, seed=context.seed)
+    if context.sampled is None:
+        found = goldilocks.goldilocks_ratio(context.shared.operator, plane_dimension=dimension, seed=context.seed)
+    else:
+        matrix = context.shared.matrix
+        found = resampled(
+            context.sampled, lambda own: goldilocks.goldilocks_ratio(getattr(own, matrix)(), plane_dimension=dimension, seed=context.seed),
+            "Goldilocks ratio",
+        )  # fmt: skip
     return found.with_changes(name="goldilocks_planes")
 
 
-def slopes_of(context: Context) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
-    """Derivatives of the metrics that are functions of the spectrum by an eigenvalue."""
-    S, floor = context.density, context.density.noise_floor
-    total, squares, moduli = (S.trace(f).value for f in (None, np.square, np.abs))
-    norm = math.sqrt(max(squares, 0.0))
-    alpha = context.damping
-    out: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-        "trace": np.ones_like,
-        "nuclear_norm": lambda x: x / np.hypot(x, floor or 1e-300),
-        "effective_dimension": lambda x: np.where(x > 0, alpha / (np.maximum(x, 0) + alpha) ** 2, 0.0),
-    }
-    if norm > 0:
-        out["frobenius_norm"] = lambda x: x / norm
-        out["goldilocks_ratio"] = lambda x: 1 / norm - total * x / norm**3
-        out["participation_ratio"] = lambda x: 2 * total / squares - 2 * total**2 * x / squares**2
-        negative = S.trace(lambda x: np.maximum(-x, 0.0)).value
-        out["negative_energy"] = lambda x: -1.0 * (x < 0) / moduli - negative * np.sign(x) / moduli**2
+def slopes_of(context: Context) -> dict[str, Callable[[BatchInfluence], Effect]]:
+    """What the choice of the data does to metrics of the shared run, by name; what takes products of its own only where that is asked for.
+
+    The share of negative eigenvalues has no derivative; `negative_mass` measures it without some of the batches.
+    """
+    S, dimension, radius = context.density, context.objective.num_parameters, context.radius
+    functions: dict[str, Callable[[SpectralMeasure], SpectralFunction]] = {
+        "trace": spectral_sums.trace, "frobenius_norm": spectral_sums.frobenius_norm, "nuclear_norm": spectral_sums.nuclear_norm,
+        "effective_dimension": functools.partial(spectral_sums.effective_dimension, damping=context.damping),
+        "stable_rank": spectral_sums.stable_rank, "participation_ratio": spectral_sums.participation_ratio,
+        "effective_rank": spectral_sums.effective_rank, "spectral_entropy": spectral_sums.spectral_entropy,
+        "negative_energy": spectral_sums.negative_energy, "goldilocks_ratio": spectral_sums.goldilocks_ratio,
+    }  # fmt: skip
+    out: dict[str, Callable[[BatchInfluence], Effect]] = {}
+    for name, function in functions.items():
+        out[name] = lambda data, function=function: data.function(function(S))  # type: ignore[misc]
+    out["average_sharpness"] = lambda data: (0.5 * radius**2 / dimension) * data.function(spectral_sums.trace(S))
+    out["pac_bayes_deviation"] = flatness.effect_of_deviation
+    out["spectral_norm"] = BatchInfluence.norm
+    out["negative_ratio"] = signs.effect_of_ratio
+    out["condition_number"] = lambda data: extremes.effect_of_condition(data, _condition_damping(context))
+    out["learning_rate_cap"] = _cap
+    if context.shared.gradient_norm > 0:
+        out["gradient_alignment"] = gradient.effect_of_alignment
+        out["gradient_cosine"] = gradient.effect_of_cosine
+        if context.sampled is not None:
+            out["gradient_overlap"] = gradient.effect_of_overlap
+    if context.sampled is not None:
+        out["worst_case_sharpness"] = lambda data: sharpness.effect_of_worst_case(data, radius)
     return out
+
+
+def _cap(data: BatchInfluence) -> Effect:
+    top = float(data.shared.density.extreme_eigenvalues()[1][0])
+    return data.through([top], [data.end(upper=True)], lambda v: [-2 / v[0] ** 2])
+
+
+def _condition_damping(context: Context) -> float:
+    """A damping that makes the condition number of an indefinite matrix one of a positive definite one."""
+    return 2 * abs(context.end(upper=False).value) + 1e-3 * context.end(upper=True).value

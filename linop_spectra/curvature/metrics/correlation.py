@@ -110,7 +110,7 @@ def flatness_correlation(
     """Rank correlation of each flatness measure, and of its proxy by the diagonal of the Hessian, with the generalisation gap.
 
     Pitfall: a few checkpoints of one run are ordered by time, and whatever changes with time correlates with the gap. Vary what should
-    matter.
+    matter. Its p-values are about the checkpoints and not about the examples of the data, whose sampling is in none of the numbers.
 
     Parameters
     ----------

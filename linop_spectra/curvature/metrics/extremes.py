@@ -17,23 +17,31 @@ from scipy import stats
 
 from ...krylov import LanczosResult
 from ...spectra.quadrature import christoffel_mass
+from .influence import BatchInfluence, Effect
 from .metric import CURVATURE, Metric, ratio_metric
-from .source import Source, density_of
+from .shared_run import spectrum_of
+from .source import Source
 
 FAILURE = 1e-4
 """Probability with which the probes miss an eigenvalue beyond the bound."""
 
 
-def largest_eigenvalue(source: Source, **options: Any) -> Metric:
-    """Largest eigenvalue of a Hermitian operator; unit loss/parameter^2 for a Hessian.
+def largest_eigenvalue(source: Source, *, sampling: bool = False, **options: Any) -> Metric:
+    r"""Largest eigenvalue of a Hermitian operator; unit loss/parameter^2 for a Hessian.
 
-    Costs one Lanczos run, of which the other end comes for free; nothing with a density. Pitfall: that of a batch is larger than that of
-    all data, see `hessian_variance`, and power iteration finds the largest modulus instead. A learning rate above 2 over it is unstable.
+    Costs one Lanczos run, of which the other end comes for free; nothing with a density. With ``sampling=True`` the run is that of
+    `SharedRun.of`, and as many products are added as there are probes, plus three: the standard error is that of :math:`u^\top H_b u` over
+    the batches, and ``.bias`` how far the noise of the data moves the eigenvalue away from the bulk, ``V_u / (lambda - bulk)``.
+
+    Pitfall: that of a batch is larger than that of all data, see `hessian_variance`, and power iteration finds the largest modulus
+    instead. A learning rate above 2 over it is unstable.
 
     Parameters
     ----------
-    source : Objective, operator or SpectralDensity
+    source : Objective, SharedRun, operator or SpectralDensity
         The Hessian of an objective is meant.
+    sampling : bool
+        Whether the interval also holds the sampling of the data.
     **options
         Of `linop_spectra.spectral_density`, for all but a density.
 
@@ -51,19 +59,22 @@ def largest_eigenvalue(source: Source, **options: Any) -> Metric:
     >>> round(found.value, 8), found.quadrature_error < 1e-6
     (3.0, True)
     """
-    S = density_of(source, options)
-    return extreme_of_runs([S.run], S.noise_floor, upper=True)
+    S, data = spectrum_of(source, options, sampling)
+    found = extreme_of_runs([S.run], S.noise_floor, upper=True)
+    return found if data is None else data.carry(found, data.end(upper=True))
 
 
-def smallest_eigenvalue(source: Source, **options: Any) -> Metric:
+def smallest_eigenvalue(source: Source, *, sampling: bool = False, **options: Any) -> Metric:
     """Smallest (most negative) eigenvalue of a Hermitian operator; as `largest_eigenvalue`, at the other end.
 
     Pitfall: at a minimum it is the bottom of a dense bulk around zero, where Lanczos converges slowly; the interval says how far.
 
     Parameters
     ----------
-    source : Objective, operator or SpectralDensity
+    source : Objective, SharedRun, operator or SpectralDensity
         The Hessian of an objective is meant.
+    sampling : bool
+        Whether the interval also holds the sampling of the data.
     **options
         Of `linop_spectra.spectral_density`.
 
@@ -79,11 +90,12 @@ def smallest_eigenvalue(source: Source, **options: Any) -> Metric:
     >>> round(metrics.smallest_eigenvalue(np.diag(np.r_[np.linspace(-1.0, 1.0, 200), -2.0])).value, 8)
     -2.0
     """
-    S = density_of(source, options)
-    return extreme_of_runs([S.run], S.noise_floor, upper=False)
+    S, data = spectrum_of(source, options, sampling)
+    found = extreme_of_runs([S.run], S.noise_floor, upper=False)
+    return found if data is None else data.carry(found, data.end(upper=False))
 
 
-def spectral_norm(source: Source, **options: Any) -> Metric:
+def spectral_norm(source: Source, *, sampling: bool = False, **options: Any) -> Metric:
     """Spectral norm, the largest modulus of an eigenvalue; unit loss/parameter^2 for a Hessian.
 
     One Lanczos run; nothing with a density. Pitfall: of an indefinite Hessian it may belong to the negative end.
@@ -95,9 +107,10 @@ def spectral_norm(source: Source, **options: Any) -> Metric:
     >>> round(metrics.spectral_norm(np.diag([1.0, -3.0, 2.0])).value, 8)
     3.0
     """
-    S = density_of(source, options)
+    S, data = spectrum_of(source, options, sampling)
     low, high = (extreme_of_runs([S.run], S.noise_floor, upper=upper) for upper in (False, True))
-    return norm_from_ends(low, high)
+    found = norm_from_ends(low, high)
+    return found if data is None else data.carry(found, data.norm())
 
 
 def norm_from_ends(smallest: Metric, largest: Metric) -> Metric:
@@ -115,7 +128,7 @@ def norm_from_ends(smallest: Metric, largest: Metric) -> Metric:
     )
 
 
-def condition_number(source: Source, *, damping: float = 0.0, rank: int | None = None, **options: Any) -> Metric:
+def condition_number(source: Source, *, damping: float = 0.0, rank: int | None = None, sampling: bool = False, **options: Any) -> Metric:
     r"""Condition number by a definition: :math:`(\lambda_1 + \delta) / (\lambda_P + \delta)`, or :math:`\lambda_1 / \lambda_k`.
 
     No unit; nothing beyond the extreme eigenvalues. Pitfall: without damping it is infinite for every singular Hessian, and of an
@@ -123,8 +136,10 @@ def condition_number(source: Source, *, damping: float = 0.0, rank: int | None =
 
     Parameters
     ----------
-    source : Objective, operator or SpectralDensity
+    source : Objective, SharedRun, operator or SpectralDensity
         The Hessian of an objective is meant.
+    sampling : bool
+        Whether the interval also holds the sampling of the data.
     damping : float
         Added to every eigenvalue, in their unit.
     rank : int, optional
@@ -147,10 +162,10 @@ def condition_number(source: Source, *, damping: float = 0.0, rank: int | None =
     """
     if not np.isfinite(damping) or damping < 0:
         raise ValueError(f"The argument damping must be a finite number of at least 0, but is {damping!r}.")
-    S = density_of(source, options)
+    S, data = spectrum_of(source, options, sampling)
     top = extreme_of_runs([S.run], S.noise_floor, upper=True)
     if rank is None:
-        low = extreme_of_runs([S.run], S.noise_floor, upper=False)
+        low, inner = extreme_of_runs([S.run], S.noise_floor, upper=False), None
         note = "largest / smallest" if damping == 0 else f"(largest + {damping:g}) / (smallest + {damping:g})"
     else:
         if isinstance(rank, bool) or not isinstance(rank, int | np.integer) or not 1 <= rank <= S.dimension:
@@ -160,6 +175,7 @@ def condition_number(source: Source, *, damping: float = 0.0, rank: int | None =
         place, sharp = len(rule.nodes) - rank, S.deflation.sharp[0]
         if place < 0 or not (rule.exact or sharp[place:].all()):
             raise ValueError(f"Eigenvalue {rank} from the top has not converged after {S.num_steps} steps; take more, or a smaller rank.")
+        inner = int(np.nanargmin(np.abs(S.run.ritz_values[0] - rule.nodes[place])))  # of the run, whose rule may hold copies
         low = Metric(float(rule.nodes[place]), quadrature_error=float(rule.residuals[place]), rounding_error=top.rounding_error)
         note = f"largest / number {rank} from the top" + (f", each + {damping:g}" if damping else "")
     if not low.value + damping > low.rounding_error:
@@ -169,7 +185,21 @@ def condition_number(source: Source, *, damping: float = 0.0, rank: int | None =
             "that there is no condition number; raise damping, or ask for a rank."
         )
     above, below = (dataclasses.replace(end, value=end.value + damping) for end in (top, low))
-    return ratio_metric(above, below, name="condition_number", unit="1", note=note, num_matvecs=S.num_matvecs, seconds=S.seconds, least=1.0)
+    found = ratio_metric(
+        above, below, name="condition_number", unit="1", note=note, num_matvecs=S.num_matvecs, seconds=S.seconds, least=1.0
+    )
+    if data is None:
+        return found
+    return data.carry(found, effect_of_condition(data, damping, inner))
+
+
+def effect_of_condition(data: BatchInfluence, damping: float, place: int | None = None) -> Effect:
+    """Effect of the choice of the data on `condition_number`: with the smallest eigenvalue, or the Ritz value of another place."""
+    (low, _), (high, _) = data.shared.density.extreme_eigenvalues()
+    below = data.end(upper=False) if place is None else data.eigenvalue(place)
+    value = low if place is None else float(data.shared.density.run.ritz_values[0][place])
+    effects = [data.end(upper=True), below]
+    return data.through([high + damping, value + damping], effects, lambda v: [1 / v[1], -v[0] / v[1] ** 2])
 
 
 def extreme_of_runs(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from typing import Any, Literal
@@ -9,17 +10,19 @@ from typing import Any, Literal
 import numpy as np
 
 from ...backends import to_numpy
+from ...estimators import spectral_sums
 from ...estimators.sampling import mean_with_error
-from ...results import Estimate
 from ..objective import Objective
+from .influence import BatchInfluence, Effect
 from .metric import Metric
+from .resampling import resampled
 from .shared_run import SharedRun
 from .sharpness import sampled_rises
 from .source import inner, positive, require_objective
 from .sums import trace
 
 
-def fisher_rao_norm(obj: Objective, kind: Literal["exact", "empirical"] = "exact") -> Metric:
+def fisher_rao_norm(obj: Objective, kind: Literal["exact", "empirical"] = "exact", *, sampling: bool = False) -> Metric:
     r"""Fisher-Rao norm :math:`\theta^\top F \theta` (Liang, Poggio, Rakhlin and Stokes, 2019), squared as they define it; unit loss (nats).
 
     One product. With the empirical Fisher matrix of a network without biases whose activations are homogeneous, of L + 1 layers, it is
@@ -32,6 +35,8 @@ def fisher_rao_norm(obj: Objective, kind: Literal["exact", "empirical"] = "exact
         With a loss that is a negative log-likelihood, for ``"exact"``.
     kind : {"exact", "empirical"}
         Expectation over targets of the model, or the targets of the data.
+    sampling : bool
+        Whether the interval also holds the sampling of the data, from the norm of each group of batches: one product more.
 
     Examples
     --------
@@ -47,6 +52,8 @@ def fisher_rao_norm(obj: Objective, kind: Literal["exact", "empirical"] = "exact
     began, objective = time.perf_counter(), require_objective(obj, "Fisher-Rao norm")
     if kind not in ("exact", "empirical"):
         raise ValueError(f"The argument kind is {kind!r}, but must be 'exact' or 'empirical'.")
+    if sampling:
+        return resampled(objective, functools.partial(fisher_rao_norm, kind=kind), "Fisher-Rao norm", mean=True)
     theta = objective.parameters()
     operator = objective.fisher(kind)
     product = operator.matvec(theta)
@@ -64,7 +71,9 @@ def fisher_rao_norm(obj: Objective, kind: Literal["exact", "empirical"] = "exact
     )
 
 
-def relative_flatness(obj: Objective, parameter: str, *, output_axis: int | None = None, num_probes: int = 16, seed: int = 0) -> Metric:
+def relative_flatness(
+    obj: Objective, parameter: str, *, output_axis: int | None = None, num_probes: int = 16, seed: int = 0, sampling: bool = False
+) -> Metric:
     r"""Relative flatness of one layer, :math:`\sum_{s,s'} \langle w_s, w_{s'} \rangle\, \mathrm{tr}\, H_{s s'}` (Petzka et al., 2021).
 
     In units of the loss. Over the neurons s of a layer with the weights :math:`w_s`. With random signs E it is the mean of
@@ -84,6 +93,8 @@ def relative_flatness(obj: Objective, parameter: str, *, output_axis: int | None
         Matrices of random signs; from the square of the inputs of a neuron on, unit matrices instead, which is exact.
     seed : int
         Of the signs.
+    sampling : bool
+        Whether the interval also holds the sampling of the data, from each group of batches: as many products again.
 
     Raises
     ------
@@ -116,6 +127,9 @@ def relative_flatness(obj: Objective, parameter: str, *, output_axis: int | None
         raise ValueError(f"The argument output_axis is {output_axis!r}, but the parameter {parameter!r} has shape {array.shape}.")
     wide = np.moveaxis(array, axis, 0)
     weights = wide.reshape(wide.shape[0], -1)
+    if sampling:
+        given: dict[str, Any] = {"parameter": parameter, "output_axis": output_axis, "num_probes": num_probes, "seed": seed}
+        return resampled(objective, lambda own: relative_flatness(own, **given), "relative flatness", mean=True)
     block, inputs = objective.hessian().block(parameter), weights.shape[1]
     exact = num_probes >= inputs**2
     samples = []
@@ -149,6 +163,7 @@ def pac_bayes_deviation(
     method: Literal["quadratic", "sampled"] = "quadratic",
     num_samples: int = 8,
     seed: int = 0,
+    sampling: bool = False,
     **options: Any,
 ) -> Metric:
     r"""Largest deviation of Gaussian noise on all parameters that raises the loss by `rise` on average; unit parameter.
@@ -169,6 +184,9 @@ def pac_bayes_deviation(
         Pairs of opposite noise.
     seed : int
         Of the noise.
+    sampling : bool
+        Whether the interval also holds the sampling of the data: as for the trace, or from the rises at the deviation in each batch, as
+        many forward passes as these take.
     **options
         Of `linop_spectra.trace`, for ``"quadratic"``.
 
@@ -187,18 +205,19 @@ def pac_bayes_deviation(
     """
     rise = positive("rise", rise)
     if method == "quadratic":
-        found: Estimate = trace(source.density if isinstance(source, SharedRun) else source, **options)
+        found = trace(source, sampling=sampling, **options)
         if not found.value > 0:
             raise ValueError(
                 f"The trace of the Hessian is {found.value:.6g}; only where it is positive does noise raise the quadratic model. "
                 "Use method='sampled'."
             )
         value = math.sqrt(2 * rise / found.value)
-        errors = {
-            name: value / (2 * found.value) * getattr(found, name) for name in ("standard_error", "quadrature_error", "rounding_error")
-        }
+        names = ("standard_error", "quadrature_error", "rounding_error", "sampling_error")
+        errors = {name: value / (2 * found.value) * getattr(found, name) for name in names}
+        # The inverse root bends: to second order noise of the trace raises it.
+        errors["bias"] = value * (0.375 * (found.sampling_error / found.value) ** 2 - 0.5 * found.bias / found.value)
         note = f"noise that raises the quadratic model by {rise:g}"
-        return Metric.of(found, value=value, **errors, name="pac_bayes_deviation", unit="parameter", note=note, least=0.0)
+        return found.with_changes(value=value, **errors, name="pac_bayes_deviation", unit="parameter", note=note, least=0.0)
     if method != "sampled":
         raise ValueError(f"The argument method is {method!r}, but must be 'quadratic' or 'sampled'.")
     if options:
@@ -224,11 +243,27 @@ def pac_bayes_deviation(
     own = _rises(objective, value, num_samples, seed)
     error = float(np.std(own, ddof=1) / math.sqrt(len(own))) if len(own) > 1 else math.inf
     # The rise grows about with the square of the deviation.
-    return Metric(
+    found = Metric(
         value, standard_error=value / (2 * rise) * error, quadrature_error=(high - low) / 2, degrees_of_freedom=float(max(len(own) - 1, 1)),
         seconds=time.perf_counter() - began, method="pairs of opposite noise", name="pac_bayes_deviation", unit="parameter",
         note=f"noise that raises the loss by {rise:g}", least=0.0,
     )  # fmt: skip
+    if not sampling:
+        return found
+    rises_of = resampled(
+        objective, lambda one: Metric(float(sampled_rises(one, value, num_samples, seed).mean())), "PAC-Bayes deviation", mean=True
+    )
+    return found.with_changes(
+        sampling_error=value / (2 * rise) * rises_of.sampling_error, sampling_degrees=rises_of.sampling_degrees,
+        num_examples=rises_of.num_examples,
+    )  # fmt: skip
+
+
+def effect_of_deviation(data: BatchInfluence, rise: float = 0.1) -> Effect:
+    """Effect of the choice of the data on the quadratic `pac_bayes_deviation`."""
+    total = data.shared.density.trace().value
+    effect = data.function(spectral_sums.trace(data.shared.density))
+    return data.through([total], [effect], lambda v: [-0.5 * math.sqrt(2 * rise) * v[0] ** -1.5])
 
 
 def _rises(objective: Objective, deviation: float, num_samples: int, seed: int) -> np.ndarray:

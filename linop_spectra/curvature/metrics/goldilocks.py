@@ -9,14 +9,19 @@ from typing import Any
 import numpy as np
 
 from ...backends import Array
+from ...estimators import spectral_sums
 from ...operators import LinearOperator
 from ...spectra.density import SpectralMeasure
 from .metric import Metric
-from .source import Source, density_of, operator_of
-from .sums import of_sums
+from .resampling import resampled
+from .shared_run import SharedRun, spectrum_of
+from .source import Source, operator_of, require_data
+from .sums import of_density
 
 
-def goldilocks_ratio(source: Source, *, plane_dimension: int | None = None, num_planes: int = 4, seed: int = 0, **options: Any) -> Metric:
+def goldilocks_ratio(
+    source: Source, *, plane_dimension: int | None = None, num_planes: int = 4, seed: int = 0, sampling: bool = False, **options: Any
+) -> Metric:
     r"""The ratio :math:`\mathrm{tr}\, H / |H|_F` of Fort and Scherlis (2019), also of H restricted to random planes; no unit.
 
     One density, or `plane_dimension` times `num_planes` products. Null values: :math:`\sqrt{P / (1 + c)}` for a Marchenko-Pastur law of
@@ -33,6 +38,9 @@ def goldilocks_ratio(source: Source, *, plane_dimension: int | None = None, num_
         How many of them; one leaves no standard error.
     seed : int
         Of the planes, and of the density.
+    sampling : bool
+        Whether the interval also holds the sampling of the data; in planes by leaving out groups of batches, at most ten, which takes
+        nine times the products.
     **options
         Of `linop_spectra.spectral_density`, without a plane.
 
@@ -51,15 +59,13 @@ def goldilocks_ratio(source: Source, *, plane_dimension: int | None = None, num_
     2.0
     """
     if plane_dimension is None:
-        S = density_of(source, options if isinstance(source, SpectralMeasure) else {"seed": seed, **options})
-        if not S.norm_estimate > 0:
-            raise ValueError("The operator is zero, which has no Goldilocks ratio.")
-        found = of_sums(
-            S, [lambda x: x, np.square], lambda s: s[0] / math.sqrt(s[1]), lambda s: [1 / math.sqrt(s[1]), -s[0] / (2 * s[1] ** 1.5)]
-        )
-        return Metric.of(found, name="goldilocks_ratio", note="trace / |H|_F")
+        given = options if isinstance(source, SpectralMeasure | SharedRun) else {"seed": seed, **options}
+        S, data = spectrum_of(source, given, sampling)
+        return of_density(S, data, spectral_sums.goldilocks_ratio(S), name="goldilocks_ratio", note="trace / |H|_F")
     if options:
         raise TypeError(f"In random planes there is no use for the options {', '.join(sorted(options))}.")
+    if sampling:
+        return _resampled(source, goldilocks_ratio, "Goldilocks ratio", plane_dimension, num_planes, seed)
     restricted, seconds = plane_matrices(source, plane_dimension, num_planes, seed)
     if not restricted.any():
         raise ValueError("The operator is zero in these planes, which has no Goldilocks ratio.")
@@ -69,10 +75,13 @@ def goldilocks_ratio(source: Source, *, plane_dimension: int | None = None, num_
     )
 
 
-def positive_share(source: Source, *, plane_dimension: int, num_planes: int = 4, seed: int = 0) -> Metric:
+def positive_share(
+    source: Source, *, plane_dimension: int, num_planes: int = 4, seed: int = 0, sampling: bool = False
+) -> Metric:
     """Share of positive eigenvalues of H restricted to random planes (Fort and Scherlis, 2019); no unit.
 
-    `plane_dimension` times `num_planes` products. In all of the space it is one minus `negative_mass` but for zeros.
+    `plane_dimension` times `num_planes` products; with ``sampling=True`` nine times as many on top, without groups of batches in turn. In
+    all of the space it is one minus `negative_mass` but for zeros.
 
     Examples
     --------
@@ -81,15 +90,24 @@ def positive_share(source: Source, *, plane_dimension: int, num_planes: int = 4,
     >>> metrics.positive_share(np.eye(16), plane_dimension=4).value
     1.0
     """
+    if sampling:
+        return _resampled(source, positive_share, "share of positive eigenvalues", plane_dimension, num_planes, seed)
     restricted, seconds = plane_matrices(source, plane_dimension, num_planes, seed)
     shares = np.array([np.mean(np.linalg.eigvalsh(matrix) > 0) for matrix in restricted])
     found = _over_planes(shares, plane_dimension, seconds, "positive_share", f"in random planes of dimension {plane_dimension}")
     return found.with_changes(least=0.0, most=1.0)
 
 
+def _resampled(source: Source, measure: Any, what: str, dimension: int, num_planes: int, seed: int) -> Metric:
+    objective, matrix = (source.objective, source.matrix) if isinstance(source, SharedRun) else (require_data(source), "hessian")
+    given = {"plane_dimension": dimension, "num_planes": num_planes, "seed": seed}
+    smooth = measure is not positive_share
+    return resampled(objective, lambda own: measure(getattr(own, matrix)(), **given), what, smooth=smooth)
+
+
 def plane_matrices(source: Source, dimension: int, num_planes: int, seed: int) -> tuple[np.ndarray, float]:
     """The matrix restricted to random planes, shape (num_planes, d, d), and the seconds that it took."""
-    began, operator = time.perf_counter(), operator_of(source)
+    began, operator = time.perf_counter(), source.operator if isinstance(source, SharedRun) else operator_of(source)
     for name, value, most in (("plane_dimension", dimension, operator.shape[0]), ("num_planes", num_planes, None)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1 or (most is not None and value > most):
             upper = "" if most is None else f" and at most {most}"

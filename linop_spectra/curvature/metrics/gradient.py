@@ -14,12 +14,13 @@ import numpy as np
 from ...krylov import LanczosResult
 from ...spectra.quadrature import mass_bracket
 from .extremes import extreme_of_runs
+from .influence import BatchInfluence, Effect
 from .metric import CURVATURE, Metric, ratio_metric
-from .shared_run import SharedRun
+from .shared_run import SharedRun, run_of
 from .source import require_objective
 
 
-def gradient_overlap(source: Any, *, num_directions: int | None = None, **options: Any) -> Metric:
+def gradient_overlap(source: Any, *, num_directions: int | None = None, sampling: bool = False, **options: Any) -> Metric:
     r"""Share of the squared gradient in the span of the eigenvectors of the largest eigenvalues, :math:`|U_k^\top g|^2 / |g|^2`; no unit.
 
     One Lanczos run that is started at the gradient and one at a probe (which counts the eigenvalues), in lockstep. Gur-Ari, Roberts and
@@ -32,6 +33,9 @@ def gradient_overlap(source: Any, *, num_directions: int | None = None, **option
         Of the Hessian.
     num_directions : int, optional
         k; by default the number of outliers above the bulk, at least one.
+    sampling : bool
+        Whether the interval also holds the sampling of the data, from the turning of gradient and eigenspace: a product for each Ritz value
+        above the gap beyond those that every `SharedRun.influence` takes.
     **options
         Of `SharedRun.of`: ``num_steps``, ``num_probes``, ``seed``, ...
 
@@ -59,28 +63,16 @@ def gradient_overlap(source: Any, *, num_directions: int | None = None, **option
     """
     shared, along = _runs(source, options)
     S = shared.density
-    if num_directions is None:
-        above = S.bulk_edges()[1]
-        count = max(1, sum(1 for outlier in S.outliers() if outlier.value > above))
-    else:
-        count = num_directions
-        if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
-            raise ValueError(f"The argument num_directions must be a whole number of at least 1, but is {num_directions!r}.")
-    rule = S.deflation.rules[0]
-    if count >= len(rule.nodes):
-        if count < S.dimension or not rule.exact:
-            raise ValueError(
-                f"The argument num_directions is {count}, but the run has only {len(rule.nodes)} Ritz values; take more num_steps."
-            )
+    count, place = _place(shared, num_directions)
+    if place == -math.inf:
         low = high = 1.0
         note = "all directions"
     else:
-        place = (rule.nodes[-count] + rule.nodes[-count - 1]) / 2
-        below = mass_bracket(*along.jacobi(0), float(place))
+        below = mass_bracket(*along.jacobi(0), place)
         low, high = 1 - below[1], 1 - below[0]
-        found = "" if S.deflation.sharp[0][-count:].all() else "; not all of them have converged"
-        note = f"{count} largest eigenvalues, above {place:.4g}; null {count / S.dimension:.3g}{found}"
-    return Metric(
+        rough = "" if S.deflation.sharp[0][-count:].all() else "; not all of them have converged"
+        note = f"{count} largest eigenvalues, above {place:.4g}; null {count / S.dimension:.3g}{rough}"
+    found = Metric(
         (low + high) / 2,
         quadrature_error=(high - low) / 2,
         num_matvecs=shared.num_matvecs,
@@ -92,9 +84,35 @@ def gradient_overlap(source: Any, *, num_directions: int | None = None, **option
         least=0.0,
         most=1.0,
     )
+    return shared.influence.carry(found, effect_of_overlap(shared.influence, num_directions)) if sampling else found
 
 
-def gradient_curvature(source: Any, **options: Any) -> Metric:
+def _place(shared: SharedRun, num_directions: int | None) -> tuple[int, float]:
+    """How many of the largest eigenvalues count, and the middle of the gap below them; minus infinity below all."""
+    S = shared.density
+    if num_directions is None:
+        above = S.bulk_edges()[1]
+        count = max(1, sum(1 for outlier in S.outliers() if outlier.value > above))
+    else:
+        count = num_directions
+        if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
+            raise ValueError(f"The argument num_directions must be a whole number of at least 1, but is {num_directions!r}.")
+    rule = S.deflation.rules[0]
+    if count < len(rule.nodes):
+        return count, float((rule.nodes[-count] + rule.nodes[-count - 1]) / 2)
+    if count < S.dimension or not rule.exact:
+        raise ValueError(
+            f"The argument num_directions is {count}, but the run has only {len(rule.nodes)} Ritz values; take more num_steps."
+        )
+    return count, -math.inf
+
+
+def effect_of_overlap(data: BatchInfluence, num_directions: int | None = None) -> Effect:
+    """Effect of the choice of the data on `gradient_overlap`."""
+    return data.gradient_overlap(_place(data.shared, num_directions)[1])
+
+
+def gradient_curvature(source: Any, *, sampling: bool = False, **options: Any) -> Metric:
     """Curvature along the gradient, ``g.H.g / |g|^2``; unit loss/parameter^2; one product.
 
     Two over it is where the loss along the gradient is back at its value, to second order; one over it is the Cauchy step. Pitfall: that of
@@ -104,6 +122,8 @@ def gradient_curvature(source: Any, **options: Any) -> Metric:
     ----------
     source : Objective or SharedRun
         Of the Hessian.
+    sampling : bool
+        Whether the interval also holds the sampling of the data.
     **options
         Of `SharedRun.of`.
 
@@ -117,13 +137,14 @@ def gradient_curvature(source: Any, **options: Any) -> Metric:
     """
     shared, along = _runs(source, options)
     alphas, _ = along.jacobi(0)
-    return Metric(
+    found = Metric(
         float(alphas[0]), rounding_error=shared.density.noise_floor, num_matvecs=shared.num_matvecs, seconds=shared.seconds,
         method="Lanczos from the gradient", name="gradient_curvature", unit=CURVATURE, note="g.H.g / |g|^2",
     )  # fmt: skip
+    return shared.influence.carry(found, shared.influence.gradient_curvature()) if sampling else found
 
 
-def gradient_alignment(source: Any, **options: Any) -> Metric:
+def gradient_alignment(source: Any, *, sampling: bool = False, **options: Any) -> Metric:
     """Curvature along the gradient over the largest eigenvalue, ``g.H.g / (|g|^2 lambda_1)``; no unit; one Lanczos run.
 
     One where the gradient is an eigenvector of the largest eigenvalue. Null value: the mean eigenvalue over the largest one.
@@ -139,13 +160,22 @@ def gradient_alignment(source: Any, **options: Any) -> Metric:
     shared, along = _runs(source, options)
     S = shared.density
     top = extreme_of_runs([S.run], S.noise_floor, upper=True, others=[along])
-    return ratio_metric(
+    found = ratio_metric(
         gradient_curvature(shared), top, name="gradient_alignment", note="g.H.g / (|g|^2 largest eigenvalue)", most=1.0,
         num_matvecs=shared.num_matvecs, seconds=shared.seconds,
     )  # fmt: skip
+    return shared.influence.carry(found, effect_of_alignment(shared.influence)) if sampling else found
 
 
-def gradient_cosine(source: Any, **options: Any) -> Metric:
+def effect_of_alignment(data: BatchInfluence) -> Effect:
+    """Effect of the choice of the data on `gradient_alignment`."""
+    along = data.shared.along_gradient
+    assert along is not None
+    values = [float(along.alphas[0, 0]), float(data.shared.density.extreme_eigenvalues()[1][0])]
+    return data.through(values, [data.gradient_curvature(), data.end(upper=True)], lambda v: [1 / v[1], -v[0] / v[1] ** 2])
+
+
+def gradient_cosine(source: Any, *, sampling: bool = False, **options: Any) -> Metric:
     """Cosine of the gradient with its product with the Hessian, ``cos(g, H g)``; no unit; one product.
 
     One where the gradient is an eigenvector.
@@ -163,7 +193,7 @@ def gradient_cosine(source: Any, **options: Any) -> Metric:
     length = math.hypot(float(alphas[0]), float(betas[0]))
     if not length > shared.density.noise_floor:
         raise ValueError("The product of the Hessian with the gradient is zero up to rounding; its direction is not defined.")
-    return Metric(
+    found = Metric(
         float(alphas[0]) / length,
         rounding_error=2 * shared.density.noise_floor / length,
         num_matvecs=shared.num_matvecs,
@@ -174,6 +204,16 @@ def gradient_cosine(source: Any, **options: Any) -> Metric:
         least=-1.0,
         most=1.0,
     )
+    return shared.influence.carry(found, effect_of_cosine(shared.influence)) if sampling else found
+
+
+def effect_of_cosine(data: BatchInfluence) -> Effect:
+    """Effect of the choice of the data on `gradient_cosine`."""
+    along = data.shared.along_gradient
+    assert along is not None
+    values = [float(along.alphas[0, 0]), math.hypot(float(along.alphas[0, 0]), float(along.betas[0, 0]))]
+    effects = [data.gradient_curvature(), data.gradient_product()]
+    return data.through(values, effects, lambda v: [1 / v[1], -v[0] / v[1] ** 2])
 
 
 def _runs(source: Any, options: dict[str, Any]) -> tuple[SharedRun, LanczosResult]:
@@ -182,7 +222,7 @@ def _runs(source: Any, options: dict[str, Any]) -> tuple[SharedRun, LanczosResul
             raise TypeError(f"A shared run has no use for the options {', '.join(sorted(options))}; pass the objective with them.")
         shared = source
     else:
-        shared = SharedRun.of(require_objective(source, "gradient's curvature"), **options)
+        shared = run_of(require_objective(source, "gradient's curvature"), options)
     if shared.along_gradient is None:
         raise ValueError("The gradient is exactly zero, so that it has no direction to compare with the curvature.")
     return shared, shared.along_gradient

@@ -20,7 +20,7 @@ import numpy as np
 from ..._memory import format_bytes, parse_budget
 from ..._progress import Progress, ProgressBar
 from ...backends import Array
-from ...estimators.field_variance import _from_squares, _unit
+from ...estimators.field_variance import unit_row, variance_from_squares
 from ...estimators.sampling import random_rows, unit_rows
 from ...krylov import eigsh
 from ...krylov.lanczos import check_count
@@ -112,9 +112,9 @@ class HessianVariance:
             When the vector is zero or of another shape, or the result was loaded from a file.
         """
         began, batches = time.perf_counter(), self._batches()
-        row = _unit(batches.first, u)
+        row = unit_row(batches.first, u)
         products = batches.products(row)
-        found = _from_squares(batches.squares(products), vary=False)
+        found = variance_from_squares(batches.squares(products), vary=False, weights=batches.relative)
         return _finish(found, batches, products, time.perf_counter() - began, "variance over batches, one direction")
 
     def kappa(self, u: Any) -> float:
@@ -227,7 +227,8 @@ def hessian_variance(
 ) -> HessianVariance:
     r"""Variance of the Hessian of a batch, averaged over all directions and along given ones.
 
-    It decides how the extreme eigenvalues, and with them the largest stable learning rate, depend on the batch size.
+    It decides how the extreme eigenvalues, and with them the largest stable learning rate, depend on the batch size. Its standard error
+    is by a jackknife over the batches, which is the sampling of the data already.
 
     Parameters
     ----------
@@ -296,12 +297,12 @@ def hessian_variance(
             products = batches.products(rows, bar)
             squares.append(batches.squares(products))
             largest = max(largest, _longest(first, products))
-        isotropic = _from_squares(np.concatenate(squares, axis=1), vary=not exact)
+        isotropic = variance_from_squares(np.concatenate(squares, axis=1), vary=not exact, weights=batches.relative)
         along = []
         for row in directions:
             started = time.perf_counter()
             own = batches.products(row, bar)
-            found = _from_squares(batches.squares(own), vary=False)
+            found = variance_from_squares(batches.squares(own), vary=False, weights=batches.relative)
             along.append(_finish(found, batches, own, time.perf_counter() - started, "variance over batches, one direction"))
     seconds = time.perf_counter() - began
     method = "variance over batches" if exact else "variance over batches, random directions"
@@ -342,8 +343,8 @@ def _rounding(variance: float, longest: float, operator: LinearOperator) -> floa
 def _columns(operator: LinearOperator, direction: Any) -> list[Array]:
     given = operator.backend.asarray(direction, dtype=operator.dtype)
     if len(given.shape) == 2:
-        return [_unit(operator, given[:, j]) for j in range(given.shape[1])]
-    return [_unit(operator, given)]
+        return [unit_row(operator, given[:, j]) for j in range(given.shape[1])]
+    return [unit_row(operator, given)]
 
 
 def _chunks(batches: BatchSet, count: int, memory_budget: int | float | str | None) -> list[range]:

@@ -20,11 +20,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ...operators import LinearOperator
 from ...results import Estimate, PathLike, html_table, register, save_result
 from ...spectra import spectral_density
 from ..objective import Objective
+from .influence import BatchInfluence
 from .metric import Metric
+from .shared_run import run_of
 from .source import inner, require_objective
 
 
@@ -42,6 +43,12 @@ class LaplaceEvidence:
         `log_constant`.
     effective_dimension, effective_dimension_error : numpy.ndarray
         gamma, and half of its 95 % interval, shape (k,).
+    log_evidence_sampling, effective_dimension_sampling : numpy.ndarray
+        Standard errors by the choice of the data, shape (k,); empty where that was not asked for.
+    log_evidence_bias, effective_dimension_bias : numpy.ndarray
+        How much they exceed, on average, those of the mean curvature of endless data, shape (k,); empty likewise.
+    sampling_degrees, num_examples : float
+        Of Student's t distribution for these, and the examples that they are for.
     parameter_norm : float
         Norm of the parameters.
     loss : float
@@ -61,6 +68,12 @@ class LaplaceEvidence:
     loss: float
     num_matvecs: int
     seconds: float
+    log_evidence_sampling: np.ndarray = dataclasses.field(default_factory=functools.partial(np.zeros, 0))
+    effective_dimension_sampling: np.ndarray = dataclasses.field(default_factory=functools.partial(np.zeros, 0))
+    log_evidence_bias: np.ndarray = dataclasses.field(default_factory=functools.partial(np.zeros, 0))
+    effective_dimension_bias: np.ndarray = dataclasses.field(default_factory=functools.partial(np.zeros, 0))
+    sampling_degrees: float = math.inf
+    num_examples: float = 0.0
 
     @property
     def best(self) -> float:
@@ -84,6 +97,7 @@ class LaplaceEvidence:
             "laplace_log_evidence": Metric(
                 float(self.log_evidence[place]),
                 quadrature_error=float(self.log_evidence_error[place]),
+                **self._sampling(self.log_evidence_sampling, self.log_evidence_bias, place),
                 name="laplace_log_evidence",
                 unit="nat",
                 note=note,
@@ -92,12 +106,21 @@ class LaplaceEvidence:
             "laplace_effective_dimension": Metric(
                 float(self.effective_dimension[place]),
                 quadrature_error=float(self.effective_dimension_error[place]),
+                **self._sampling(self.effective_dimension_sampling, self.effective_dimension_bias, place),
                 name="laplace_effective_dimension",
                 note=note,
                 least=0.0,
                 **cost,
             ),
         }
+
+    def _sampling(self, errors: np.ndarray, biases: np.ndarray, place: int) -> dict[str, Any]:
+        if not self.num_examples:
+            return {}
+        return {
+            "sampling_error": float(errors[place]), "bias": float(biases[place]), "sampling_degrees": self.sampling_degrees,
+            "num_examples": self.num_examples,
+        }  # fmt: skip
 
     def save(self, path: PathLike) -> None:
         """Write the numbers to `path` (``.npz``); `linop_spectra.load` reads them back."""
@@ -106,7 +129,8 @@ class LaplaceEvidence:
             for name in (field.name for field in dataclasses.fields(self))
             if isinstance(value := getattr(self, name), np.ndarray)
         }
-        scalars = {name: getattr(self, name) for name in ("parameter_norm", "loss", "num_matvecs", "seconds")}
+        names = ("parameter_norm", "loss", "num_matvecs", "seconds", "sampling_degrees", "num_examples")
+        scalars = {name: getattr(self, name) for name in names}
         save_result(path, "laplace evidence", scalars, arrays)
 
     @classmethod
@@ -137,6 +161,7 @@ def laplace_evidence(
     *,
     matrix: Literal["ggn", "fisher"] = "ggn",
     log_constant: float = 0.0,
+    sampling: bool = False,
     **options: Any,
 ) -> LaplaceEvidence:
     """Evidence of the data and effective dimension for a range of prior precisions, from one Lanczos run.
@@ -156,8 +181,12 @@ def laplace_evidence(
     log_constant : float
         Logarithm of the factor of the likelihood of all data that the loss leaves out; for ``"mse"`` minus half the number of elements
         times ``log(pi)``.
+    sampling : bool
+        Whether the sampling of the data is measured too, by the influence of each batch on the summed loss and on the matrix. It takes
+        at least two batches, the Lanczos run of `SharedRun.of`, and as many products with all data as there are probes, plus three, plus
+        one for each of 8 to 32 eigenvectors. The evidence is of all N examples: its error is that of another N of them.
     **options
-        Of `linop_spectra.spectral_density`.
+        Of `linop_spectra.spectral_density`; with `sampling` of `SharedRun.of`.
 
     Returns
     -------
@@ -197,10 +226,14 @@ def laplace_evidence(
     alphas = np.sort(np.atleast_1d(np.asarray(prior_precisions, dtype=np.float64)))
     if alphas.ndim != 1 or alphas.size == 0 or not (np.isfinite(alphas) & (alphas > 0)).all():
         raise ValueError(f"The argument prior_precisions must be positive finite numbers of shape (k,), but is {prior_precisions!r}.")
-    operator: LinearOperator = objective.ggn() if matrix == "ggn" else objective.fisher()
     total, terms = loss_sum(objective)
     scale = terms if objective.functions.averages else 1.0
-    S = spectral_density(operator, **options)
+    data: BatchInfluence | None = None
+    if sampling:
+        shared = run_of(objective, {**options, "matrix": matrix})
+        S, data = shared.density, shared.influence
+    else:
+        S = spectral_density(objective.ggn() if matrix == "ggn" else objective.fisher(), **options)
     values, errors, dimensions, dimension_errors = (np.empty(alphas.size) for _ in range(4))
     for index, alpha in enumerate(alphas):
         logs = S.trace(functools.partial(_logarithm, scale / alpha))
@@ -208,9 +241,38 @@ def laplace_evidence(
         # P/2 log alpha goes into the sum: log(mu / alpha + 1) has no cancellation.
         values[index] = log_constant - total - 0.5 * alpha * squared - 0.5 * logs.value
         errors[index], dimensions[index], dimension_errors[index] = 0.5 * _half(logs), share.value, _half(share)
-    return LaplaceEvidence(
+    found = LaplaceEvidence(
         alphas, values, errors, dimensions, dimension_errors, math.sqrt(squared), total, S.num_matvecs, time.perf_counter() - began
     )
+    return found if data is None else _with_sampling(found, data, scale, began)
+
+
+def _with_sampling(found: LaplaceEvidence, data: BatchInfluence, scale: float, began: float) -> LaplaceEvidence:
+    evidence, dimension = [], []
+    for alpha in found.prior_precisions:
+        factor = scale / float(alpha)
+        logs = data.sum(functools.partial(_slope_of_logarithm, factor))
+        evidence.append((-scale) * data.loss() + (-0.5) * logs)
+        dimension.append(data.sum(functools.partial(_slope_of_share, factor)))
+    return dataclasses.replace(
+        found,
+        log_evidence_sampling=np.array([data.error(one) for one in evidence]),
+        effective_dimension_sampling=np.array([data.error(one) for one in dimension]),
+        log_evidence_bias=np.array([one.bias for one in evidence]),
+        effective_dimension_bias=np.array([one.bias for one in dimension]),
+        sampling_degrees=float(len(data.weights) - 1),
+        num_examples=float(data.batches.examples.sum()),
+        num_matvecs=data.shared.num_matvecs + data.num_matvecs,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _slope_of_logarithm(factor: float, x: np.ndarray) -> np.ndarray:
+    return np.where(x > 0, factor / (1 + factor * np.maximum(x, 0.0)), 0.0)
+
+
+def _slope_of_share(factor: float, x: np.ndarray) -> np.ndarray:
+    return np.where(x > 0, factor / (1 + factor * np.maximum(x, 0.0)) ** 2, 0.0)
 
 
 def _logarithm(factor: float, x: np.ndarray) -> np.ndarray:

@@ -51,12 +51,13 @@ class LayerRow:
         return plain({**numbers, "trace": self.trace.to_json()})
 
 
-def layer_table(shared: SharedRun) -> tuple[LayerRow, ...]:
+def layer_table(shared: SharedRun, *, sampling: bool = False) -> tuple[LayerRow, ...]:
     """A row for each layer, without further products.
 
     The trace of a block is that of the converged eigenvectors, exactly, and the mean of ``P z_l.(H z)_l`` over the probes z for the rest,
     in the order of what each probe leaves. Its standard error is ``sqrt(2 P |(H z)_l|^2 / probes)`` of the rest, an upper bound for
-    symmetric matrices.
+    symmetric matrices. With ``sampling=True`` the traces also carry the sampling of the data, from the products of
+    `SharedRun.influence`. Norms and shares are given without intervals.
 
     Raises
     ------
@@ -72,7 +73,8 @@ def layer_table(shared: SharedRun) -> tuple[LayerRow, ...]:
     for name, place in objective.blocks.items():
         groups.setdefault(layer_of(name), []).append(place)
     energy = np.array([[_squares(backend, products[p, place]) for p in range(m)] for place in _flat(groups)])
-    values, vectors = _converged(shared)
+    values, where = shared.converged(max(MOST_VECTORS, MOST_NUMBERS // n), simple=True)
+    vectors: Any = shared.ritz_rows(where) if where else []
     # Take the converged pairs out of the products: what is left varies less from probe to probe.
     for p in range(m):
         for index, value in enumerate(values):
@@ -98,6 +100,8 @@ def layer_table(shared: SharedRun) -> tuple[LayerRow, ...]:
             method="stochastic",
             rounding_error=shared.density.noise_floor * size,
         )
+        if sampling:
+            trace = shared.influence.carry(trace, shared.influence.block(places))
         rows.append(
             LayerRow(
                 name, size, math.sqrt(sum(_squares(backend, theta[place]) for place in places)),
@@ -121,19 +125,6 @@ def print_layers(rows: tuple[LayerRow, ...]) -> str:
             f"{(high - low) / 2:9.2g} {row.energy:8.1%} {row.top_eigenvector:10.1%}"
         )
     return "\n".join(lines)
-
-
-def _converged(shared: SharedRun) -> tuple[list[float], Array]:
-    """Eigenpairs of largest modulus that are pinned, at most so many."""
-    d = shared.density.deflation
-    atoms = sorted((atom for atom in d.atoms if atom.value in d.pinned), key=lambda atom: -abs(atom.value))
-    atoms = atoms[: max(MOST_VECTORS, MOST_NUMBERS // d.n)]
-    if not atoms:
-        return [], None
-    # Places refer to the rule without copies; Ritz vectors to the run.
-    values = shared.density.run.ritz_values[0]
-    places = [int(np.nanargmin(np.abs(values - d.rules[0].nodes[atom.places[0]]))) for atom in atoms]
-    return [atom.value for atom in atoms], shared.ritz_rows(places)
 
 
 def _flat(groups: dict[str, list[slice]]) -> list[slice]:

@@ -38,7 +38,8 @@ def logit_metrics(obj: Objective, *, per_class: int | None = None, seed: int = 0
     Returns
     -------
     dict of str to Metric
-        Cosines with the standard error of a jackknife over the examples; the deviation of the logits from the mean of their example.
+        Cosines with the standard error of a jackknife over the examples, which is the sampling of the data already (``sampling_error``
+        repeats it nowhere); the deviation of the logits from the mean of their example, with its sampling error over all examples.
 
     Raises
     ------
@@ -156,6 +157,7 @@ def _spread(objective: Objective) -> tuple[Metric, int]:
         value,
         sampling_error=error,
         sampling_degrees=float(max(found.size - 1, 1)),
+        num_examples=float(found.size),
         seconds=time.perf_counter() - began,
         name="logit_deviation",
         note="of the logits about the mean of their example",

@@ -38,6 +38,8 @@ class Metric(Estimate):
     bias : float
         How much the value exceeds, on average, that of endless data, to first order; the interval reaches from the value to the
         value without it, and is widened on both sides. Zero where that was not asked for.
+    num_examples : float
+        Examples that the sampling error and the bias are for; zero where they were not asked for. See `examples_needed`.
 
     Examples
     --------
@@ -54,6 +56,7 @@ class Metric(Estimate):
     sampling_error: float = 0.0
     sampling_degrees: float = math.inf
     bias: float = 0.0
+    num_examples: float = 0.0
 
     @classmethod
     def of(cls, estimate: Estimate, **changes: Any) -> Metric:
@@ -87,9 +90,19 @@ class Metric(Estimate):
         return max(low, self.least), min(high, self.most)
 
     @property
+    def corrected(self) -> float:
+        """The value without its bias, cut to the range: of endless data, to first order."""
+        return min(max(self.value - self.bias, self.least), self.most)
+
+    @property
     def sources(self) -> dict[str, float]:
         """Where the error comes from: random probes and data (one standard error each), quadrature, rounding, and the bias."""
         return {**super().sources, "data": self.sampling_error, "bias": abs(self.bias)}
+
+    def scaled(self, factor: float) -> Metric:
+        """The metric times a positive number, with all its errors and its bias; the range is left open."""
+        names = ("value", "standard_error", "quadrature_error", "rounding_error", "sampling_error", "bias")
+        return self.with_changes(**{name: factor * getattr(self, name) for name in names}, least=-math.inf, most=math.inf)
 
     def with_changes(self, **changes: Any) -> Metric:
         """The same metric with other attributes."""

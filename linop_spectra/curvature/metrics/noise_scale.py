@@ -13,6 +13,7 @@ from ...estimators.sampling import mean_with_error
 from ...krylov.lanczos import check_count
 from ..objective import Objective
 from .batches import BatchSet
+from .influence import standard_error
 from .metric import Metric
 from .source import inner, require_objective
 
@@ -32,7 +33,7 @@ def gradient_noise_scale(obj: Objective) -> Metric:
     Returns
     -------
     Metric
-        With the standard error of a jackknife over batches.
+        With the standard error of a jackknife over batches, which is the sampling of the data already.
 
     Raises
     ------
@@ -75,7 +76,8 @@ def curvature_noise_scale(obj: Objective, *, num_probes: int = 4, seed: int = 0)
     r"""Noise scale in the metric of the Hessian, :math:`\mathrm{tr}(H \Sigma) / (G^\top H G)` (McCandlish et al., 2018); unit example.
 
     It is the one that says by how much a step with the best learning rate gains. One product along the gradient, and one for each random
-    combination of the batches' gradients, whose covariance is that of one example. Both parts without bias, as in `gradient_noise_scale`.
+    combination of the batches' gradients, whose covariance is that of one example. Both parts without bias, as in `gradient_noise_scale`;
+    the standard error is by the batches, which is the sampling of the data already.
 
     Parameters
     ----------
@@ -113,8 +115,7 @@ def curvature_noise_scale(obj: Objective, *, num_probes: int = 4, seed: int = 0)
     bent = operator.matvec(mean)
     signal = inner(objective, mean, bent)
     turns = 2 * np.array([inner(objective, bent, own) for own in gradients])
-    turns -= float(weights @ turns)
-    signal_error = math.sqrt(count / (count - 1) * float((weights**2) @ turns**2))
+    signal_error = standard_error(weights, turns)
     exact = probes >= count - 1
     # Gradients of batches about their mean: sqrt(n_b) (g_b - mean) has rank K - 1.
     contrasts = np.sqrt(batches.sizes)[:, None] * (np.eye(count) - weights[None, :])

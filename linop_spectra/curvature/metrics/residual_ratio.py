@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 
@@ -11,10 +12,11 @@ from ...estimators.sampling import multiply, random_rows, unit_rows
 from ...krylov.lanczos import check_count
 from ..objective import Objective
 from .metric import Metric
+from .resampling import resampled
 from .source import require_objective
 
 
-def residual_ratio(obj: Objective, *, num_probes: int = 8, seed: int = 0) -> Metric:
+def residual_ratio(obj: Objective, *, num_probes: int = 8, seed: int = 0, sampling: bool = False) -> Metric:
     r"""Relative size :math:`|H - G|_F / |H|_F` of what the Gauss-Newton matrix leaves of the Hessian; no unit.
 
     Two products for each probe, the same probes for both norms, so that what they share cancels in the ratio. Zero for models that are
@@ -29,6 +31,9 @@ def residual_ratio(obj: Objective, *, num_probes: int = 8, seed: int = 0) -> Met
         Random signs; from the number of parameters on, unit vectors, which is exact.
     seed : int
         Of the signs.
+    sampling : bool
+        Whether the interval also holds the sampling of the data, by leaving out groups of batches, at most ten: nine times the products on
+        top. Noise of the data adds to both norms, so that the ratio has a bias.
 
     Raises
     ------
@@ -46,6 +51,8 @@ def residual_ratio(obj: Objective, *, num_probes: int = 8, seed: int = 0) -> Met
     True
     """
     began, objective = time.perf_counter(), require_objective(obj, "residual ratio")
+    if sampling:
+        return resampled(objective, functools.partial(residual_ratio, num_probes=num_probes, seed=seed), "residual ratio")
     n, count = objective.num_parameters, check_count("num_probes", num_probes)
     exact = count >= n
     count = n if exact else count

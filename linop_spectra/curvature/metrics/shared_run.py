@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, Literal
 
 import numpy as np
@@ -16,9 +17,11 @@ from ...krylov.storage import Reorthogonalize
 from ...krylov.tridiagonal import ritz
 from ...operators import LinearOperator
 from ...spectra import SpectralDensity
+from ...spectra.density import SpectralMeasure
 from ...spectra.slq import default_probes
 from ..objective import Objective
-from .source import require_objective
+from .influence import BatchInfluence
+from .source import Source, density_of, require_data, require_objective
 
 DEFAULT_STEPS = 48
 MATRICES = ("hessian", "ggn", "fisher")
@@ -46,6 +49,10 @@ class SharedRun:
         Products with single vectors, of both.
     seconds : float
         Wall-clock time of the run.
+    matrix : str
+        Name of the matrix.
+    options : dict
+        Of `spectral_density`, for the same spectrum of other data.
     """
 
     objective: Objective
@@ -56,6 +63,8 @@ class SharedRun:
     along_gradient: LanczosResult | None
     num_matvecs: int
     seconds: float
+    matrix: str = "hessian"
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(
@@ -116,7 +125,16 @@ class SharedRun:
         random = probes_of(run, range(probes))
         density = SpectralDensity(random, random.counts_eigenvalues)
         along = probes_of(run, [probes]) if length > 0 else None
-        return cls(objective, operator, gradient, length, density, along, run.num_matvecs, run.seconds)
+        again = {"num_steps": steps, "num_probes": probes, "seed": seed}
+        return cls(objective, operator, gradient, length, density, along, run.num_matvecs, run.seconds, matrix, again)
+
+    @functools.cached_property
+    def influence(self) -> BatchInfluence:
+        """What each batch of the objective does to what was measured.
+
+        As many products with all data as there are probes, plus three, and for sums over the spectrum plus 8 to 32.
+        """
+        return BatchInfluence(self)
 
     @property
     def keeps_vectors(self) -> bool:
@@ -135,6 +153,18 @@ class SharedRun:
             row = found[index]
             out[index, :] = row / float(np.real(self.operator.backend.fetch([self.operator.backend.norm(row)])[0]))
         return out
+
+    def converged(self, most: int, *, simple: bool = False) -> tuple[list[float], list[int]]:
+        """Eigenvalues of largest modulus that have converged, at most so many, and their places for `ritz_rows`.
+
+        Each belongs to an eigenvector; with `simple` only those which are known to have no other, which one probe alone cannot tell.
+        """
+        d = self.density.deflation
+        atoms = [atom for atom in d.atoms if not simple or atom.value in d.pinned]
+        atoms = sorted(atoms, key=lambda atom: -abs(atom.value))[:most]
+        # Places refer to the rule without copies; Ritz vectors to the run.
+        values = self.density.run.ritz_values[0]
+        return [atom.value for atom in atoms], [int(np.nanargmin(np.abs(values - d.rules[0].nodes[atom.places[0]]))) for atom in atoms]
 
     def starts(self) -> tuple[Array, Array]:
         """Starting vectors of the probes and their products, as rows, by the first step of the recurrence; no further products."""
@@ -159,6 +189,48 @@ class SharedRun:
             coefficients = vectors @ (np.asarray(f(values), dtype=np.float64) * vectors[0])
             out[probe, :] = basis.combine(coefficients[None, :])[0]
         return out
+
+
+def spectrum_of(source: Source, options: dict[str, Any], sampling: bool) -> tuple[SpectralMeasure, BatchInfluence | None]:
+    """A spectral density, and what the choice of the data does to it where that is asked for.
+
+    Parameters
+    ----------
+    source : Objective, SharedRun, operator or SpectralDensity
+        With `sampling` one of the first two.
+    options : dict
+        Of `spectral_density`, with `sampling` of `SharedRun.of`; none for a density or a run, which are there already.
+    sampling : bool
+        Whether the data count.
+
+    Raises
+    ------
+    TypeError
+        When the source has no data, or the options do not fit.
+    """
+    if isinstance(source, SharedRun):
+        if options:
+            raise TypeError(f"A shared run has no use for the options {', '.join(sorted(options))}; pass the objective with them.")
+        return source.density, source.influence if sampling else None
+    if not sampling:
+        return density_of(source, options), None
+    shared = run_of(require_data(source), options)
+    return shared.density, shared.influence
+
+
+def run_of(objective: Objective, options: dict[str, Any]) -> SharedRun:
+    """`SharedRun.of` with options that a user gave.
+
+    Raises
+    ------
+    TypeError
+        When it does not take one of them.
+    """
+    known = ("matrix", "num_steps", "num_probes", "seed", "reorthogonalize", "memory_budget", "time_budget", "progress")
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise TypeError(f"A shared run does not take the options {', '.join(unknown)}; it takes {', '.join(known)}.")
+    return SharedRun.of(objective, **options)
 
 
 def probes_of(run: LanczosResult, probes: Any) -> LanczosResult:

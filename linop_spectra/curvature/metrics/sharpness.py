@@ -7,6 +7,7 @@ parameters that leaves the function as it is; the adaptive ones are for rescalin
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from typing import Any, Literal
@@ -19,14 +20,17 @@ from ...krylov.tridiagonal import ritz
 from ...operators import LinearOperator
 from ..objective import Objective
 from ..preconditioned import PreconditionedOperator
+from .batches import BatchSet
 from .extremes import largest_eigenvalue
+from .influence import BatchInfluence, Effect, standard_error
 from .metric import CURVATURE, Metric
-from .shared_run import SharedRun
+from .resampling import resampled
+from .shared_run import SharedRun, run_of
 from .source import inner, operator_of, positive, require_objective
 from .sums import trace
 
 
-def sam_sharpness(obj: Objective, radius: float = 0.05) -> Metric:
+def sam_sharpness(obj: Objective, radius: float = 0.05, *, sampling: bool = False) -> Metric:
     r"""Rise of the loss by a step of this length along the gradient, :math:`L(w + \rho g / |g|) - L(w)` (Foret et al., 2021), in its unit.
 
     One gradient and two forward passes. To second order it is :math:`\rho |g| + \tfrac12 \rho^2 g^\top H g / |g|^2`. Pitfall: at a
@@ -38,6 +42,9 @@ def sam_sharpness(obj: Objective, radius: float = 0.05) -> Metric:
         Model, loss, parameters and data.
     radius : float
         Length of the step, in units of the parameters.
+    sampling : bool
+        Whether the interval also holds the sampling of the data, which turn the step and change both losses: one more gradient and two
+        forward passes, and the gradients of all batches.
 
     Raises
     ------
@@ -62,8 +69,9 @@ def sam_sharpness(obj: Objective, radius: float = 0.05) -> Metric:
     if not length > 0:
         raise ValueError("The gradient is exactly zero, so that there is no step along it; use worst_case_sharpness.")
     before = objective.value()
-    after = objective.with_parameters(objective.parameters() + (radius / length) * gradient).value()
-    return Metric(
+    there = objective.with_parameters(objective.parameters() + (radius / length) * gradient)
+    after = there.value()
+    found = Metric(
         after - before,
         rounding_error=_rounding(objective, before, after),
         seconds=time.perf_counter() - began,
@@ -72,9 +80,26 @@ def sam_sharpness(obj: Objective, radius: float = 0.05) -> Metric:
         unit="loss",
         note=f"L(w + {radius:g} g/|g|) - L(w)",
     )
+    if not sampling:
+        return found
+    batches = BatchSet.of(objective, "sampling of the sharpness")
+    slope, direction = there.gradient(), gradient / length
+    # A turn of the direction by what is across it in a batch's gradient.
+    across = slope - inner(objective, slope, direction) * direction
+    turns = np.array([inner(objective, across, own) for own in batches.gradients])
+    return with_error(found, batches, batches.losses_at(there.parameters()) - batches.losses + radius / length * turns)
 
 
-def worst_case_sharpness(source: Any, radius: float = 0.05, **options: Any) -> Metric:
+def with_error(found: Metric, batches: BatchSet, influence: np.ndarray) -> Metric:
+    """A metric with the sampling error that the influence of each batch shows, shape (K,)."""
+    weights = batches.sizes / batches.sizes.sum()
+    return found.with_changes(
+        sampling_error=standard_error(weights, influence), sampling_degrees=float(len(weights) - 1),
+        num_examples=float(batches.examples.sum()),
+    )  # fmt: skip
+
+
+def worst_case_sharpness(source: Any, radius: float = 0.05, *, sampling: bool = False, **options: Any) -> Metric:
     r"""Largest rise of the loss's quadratic model in a ball, :math:`\max_{|e| \le \rho} g^\top e + \tfrac12 e^\top H e`; unit loss.
 
     From the Lanczos runs at the gradient and at a probe. At a minimum it is :math:`\tfrac12 \rho^2 \lambda_1`. The maximum is taken over
@@ -86,6 +111,9 @@ def worst_case_sharpness(source: Any, radius: float = 0.05, **options: Any) -> M
         Of the Hessian.
     radius : float
         Of the ball, in units of the parameters.
+    sampling : bool
+        Whether the interval also holds the sampling of the data: how the model at the worst step depends on them, one product more than
+        every `SharedRun.influence` takes. Its bias is that of the curvature along the largest eigenvector.
     **options
         Of `SharedRun.of`.
 
@@ -101,30 +129,56 @@ def worst_case_sharpness(source: Any, radius: float = 0.05, **options: Any) -> M
     0.41
     """
     radius = positive("radius", radius)
-    shared = source if isinstance(source, SharedRun) else SharedRun.of(require_objective(source, "sharpness"), **options)
+    shared = source if isinstance(source, SharedRun) else run_of(require_objective(source, "sharpness"), options)
     top = largest_eigenvalue(shared.density)
     best = 0.5 * radius**2 * max(top.value, 0.0)
-    if shared.along_gradient is not None:
-        values, vectors = ritz(*shared.along_gradient.jacobi(0))
-        best = max(best, maximum_in_ball(values, shared.gradient_norm * vectors[0], radius))
-    return Metric(
+    if (inside := _in_krylov_space(shared, radius)) is not None:
+        best = max(best, inside[0])
+    found = Metric(
         best, quadrature_error=0.5 * radius**2 * top.quadrature_error, rounding_error=0.5 * radius**2 * top.rounding_error,
         num_matvecs=shared.num_matvecs, seconds=shared.seconds, method="quadratic model in the Krylov space of the gradient",
         converged=top.converged, name="worst_case_sharpness", unit="loss", note=f"quadratic model, |e| <= {radius:g}", least=0.0,
     )  # fmt: skip
+    return shared.influence.carry(found, effect_of_worst_case(shared.influence, radius)) if sampling else found
 
 
-def maximum_in_ball(eigenvalues: np.ndarray, slopes: np.ndarray, radius: float) -> float:
-    r"""Maximum of :math:`\sum_i s_i x_i + \tfrac12 \lambda_i x_i^2` over a ball.
+def _in_krylov_space(shared: SharedRun, radius: float) -> tuple[float, np.ndarray] | None:
+    """Largest rise in the Krylov space of the gradient, and its step in the basis of that."""
+    if shared.along_gradient is None:
+        return None
+    values, vectors = ritz(*shared.along_gradient.jacobi(0))
+    rise, step = maximum_in_ball(values, shared.gradient_norm * vectors[0], radius)
+    return rise, vectors @ step
+
+
+def effect_of_worst_case(data: BatchInfluence, radius: float) -> Effect:
+    """Effect of the choice of the data on `worst_case_sharpness`: on the model at the worst step, which itself changes nothing."""
+    shared = data.shared
+    top = float(shared.density.extreme_eigenvalues()[1][0])
+    vector, inside = shared.ritz_rows([-1])[0], _in_krylov_space(shared, radius)
+    along = shared.along_gradient
+    if inside is not None and inside[0] >= 0.5 * radius**2 * max(top, 0.0):
+        if along is None or along.vectors is None or not along.vectors.bases:
+            raise ValueError("The Lanczos run at the gradient kept no vectors; raise its memory_budget.")
+        step = along.vectors.bases[0].combine(inside[1][None, :])[0]
+    else:
+        step = radius * vector
+    share = inner(shared.operator, shared.operator.backend.contiguous(step), vector) ** 2
+    found = data.rise(step)
+    return Effect(found.influence, 0.5 * share * data.end(upper=True).bias)
+
+
+def maximum_in_ball(eigenvalues: np.ndarray, slopes: np.ndarray, radius: float) -> tuple[float, np.ndarray]:
+    r"""Maximum of :math:`\sum_i s_i x_i + \tfrac12 \lambda_i x_i^2` over a ball, and where it is.
 
     With the multiplier :math:`\mu \ge \lambda_1`, the maximiser is :math:`x_i = s_i / (\mu - \lambda_i)` where that has the length of the
     radius, or lies inside for :math:`\mu = 0`; what is missing in length goes along the top eigenvector.
 
     Examples
     --------
-    >>> round(maximum_in_ball(np.array([2.0]), np.array([4.0]), 0.1), 8)
+    >>> round(maximum_in_ball(np.array([2.0]), np.array([4.0]), 0.1)[0], 8)
     0.41
-    >>> round(maximum_in_ball(np.array([-1.0, 2.0]), np.array([0.0, 0.0]), 1.0), 8)
+    >>> round(maximum_in_ball(np.array([-1.0, 2.0]), np.array([0.0, 0.0]), 1.0)[0], 8)
     1.0
     """
     size = float(np.linalg.norm(slopes))
@@ -135,7 +189,7 @@ def maximum_in_ball(eigenvalues: np.ndarray, slopes: np.ndarray, radius: float) 
         return float(np.linalg.norm(slopes / (mu - eigenvalues)))
 
     if top < 0 and length(0.0) <= radius:
-        return float(np.sum(slopes**2 / -eigenvalues) / 2)
+        return float(np.sum(slopes**2 / -eigenvalues) / 2), slopes / -eigenvalues
     low, high = max(top, 0.0) + 1e-14 * scale, max(top, 0.0) + size / radius + scale
     if length(low) <= radius:  # the hard case: the gradient hardly meets the top eigenvector
         x = slopes / (low - eigenvalues)
@@ -146,7 +200,7 @@ def maximum_in_ball(eigenvalues: np.ndarray, slopes: np.ndarray, radius: float) 
     else:
         mu = float(optimize.brentq(lambda m: 1 / length(m) - 1 / radius, low, high, xtol=1e-16 * scale, rtol=1e-14))
         x = slopes / (mu - eigenvalues)
-    return float(slopes @ x + 0.5 * eigenvalues @ x**2)
+    return float(slopes @ x + 0.5 * eigenvalues @ x**2), x
 
 
 def average_sharpness(
@@ -156,6 +210,7 @@ def average_sharpness(
     method: Literal["quadratic", "sampled"] = "quadratic",
     num_samples: int = 16,
     seed: int = 0,
+    sampling: bool = False,
     **options: Any,
 ) -> Metric:
     r"""Mean rise of the loss under Gaussian noise, :math:`E L(w + \sigma \varepsilon) - L(w)`; unit loss.
@@ -176,6 +231,9 @@ def average_sharpness(
         Pairs of opposite noise.
     seed : int
         Of the noise.
+    sampling : bool
+        Whether the interval also holds the sampling of the data: as for the trace, or from the rises in each batch, as many forward passes
+        again.
     **options
         Of `linop_spectra.trace`, for ``"quadratic"``.
 
@@ -189,11 +247,9 @@ def average_sharpness(
     """
     deviation = positive("deviation", deviation)
     if method == "quadratic":
-        found = trace(source.density if isinstance(source, SharedRun) else source, **options)
-        half = 0.5 * deviation**2
-        errors = {name: half * getattr(found, name) for name in ("value", "standard_error", "quadrature_error", "rounding_error")}
-        return found.with_changes(
-            **errors, name="average_sharpness", unit="loss", note=f"quadratic model, noise of deviation {deviation:g}"
+        found = trace(source, sampling=sampling, **options)
+        return found.scaled(0.5 * deviation**2).with_changes(
+            name="average_sharpness", unit="loss", note=f"quadratic model, noise of deviation {deviation:g}"
         )
     if method != "sampled":
         raise ValueError(f"The argument method is {method!r}, but must be 'quadratic' or 'sampled'.")
@@ -201,6 +257,9 @@ def average_sharpness(
         raise TypeError(f"The method 'sampled' has no use for the options {', '.join(sorted(options))}.")
     began = time.perf_counter()
     objective = source.objective if isinstance(source, SharedRun) else require_objective(source, "sharpness")
+    if sampling:
+        measure = functools.partial(average_sharpness, deviation=deviation, method="sampled", num_samples=num_samples, seed=seed)
+        return resampled(objective, measure, "average sharpness", mean=True)
     rises = sampled_rises(objective, deviation, num_samples, seed)
     error = float(np.std(rises, ddof=1) / math.sqrt(len(rises))) if len(rises) > 1 else math.inf
     return Metric(
@@ -254,7 +313,9 @@ def adaptive_hessian(obj: Objective, matrix: Any = None) -> LinearOperator:
     return PreconditionedOperator(operator_of(objective if matrix is None else matrix), abs(objective.parameters()))
 
 
-def adaptive_sharpness(obj: Objective, radius: float = 1.0, *, kind: Literal["worst", "average"] = "worst", **options: Any) -> Metric:
+def adaptive_sharpness(
+    obj: Objective, radius: float = 1.0, *, kind: Literal["worst", "average"] = "worst", sampling: bool = False, **options: Any
+) -> Metric:
     r"""Sharpness with the noise of each parameter in proportion to its size (Kwon et al., 2021; Andriushchenko et al., 2023); unit loss.
 
     ``"worst"``: :math:`\tfrac12 \rho^2 \lambda_1(D_w H D_w)`, the largest rise at a minimum over :math:`|e / w| \le \rho`; one Lanczos
@@ -269,6 +330,9 @@ def adaptive_sharpness(obj: Objective, radius: float = 1.0, *, kind: Literal["wo
         Relative, without unit.
     kind : {"worst", "average"}
         Which one.
+    sampling : bool
+        Whether the interval also holds the sampling of the data: for ``"average"`` from the trace of each group of batches, as many
+        products again, for ``"worst"`` by leaving out groups of batches, at most ten, nine more runs.
     **options
         Of `linop_spectra.spectral_density` or `linop_spectra.trace`.
 
@@ -286,15 +350,19 @@ def adaptive_sharpness(obj: Objective, radius: float = 1.0, *, kind: Literal["wo
     radius = positive("radius", radius)
     if kind not in ("worst", "average"):
         raise ValueError(f"The argument kind is {kind!r}, but must be 'worst' or 'average'.")
+    if sampling:
+        measure = functools.partial(adaptive_sharpness, radius=radius, kind=kind, **options)
+        return resampled(require_objective(obj, "adaptive sharpness"), measure, "adaptive sharpness", mean=kind == "average")
     operator = adaptive_hessian(obj)
     found = largest_eigenvalue(operator, **options) if kind == "worst" else trace(operator, **options)
-    half = 0.5 * radius**2
-    errors = {name: half * getattr(found, name) for name in ("value", "standard_error", "quadrature_error", "rounding_error")}
-    what = "largest eigenvalue" if kind == "worst" else "trace"
-    return found.with_changes(**errors, name=f"adaptive_sharpness_{kind}", unit="loss", note=f"{half:g} times the {what} of D H D, D = |w|")
+    half, what = 0.5 * radius**2, "largest eigenvalue" if kind == "worst" else "trace"
+    note = f"{half:g} times the {what} of D H D, D = |w|"
+    return found.scaled(half).with_changes(name=f"adaptive_sharpness_{kind}", unit="loss", note=note)
 
 
-def critical_sharpness(obj: Objective, *, direction: Any = None, tol: float = 1e-2, max_values: int = 64) -> Metric:
+def critical_sharpness(
+    obj: Objective, *, direction: Any = None, tol: float = 1e-2, max_values: int = 64, sampling: bool = False
+) -> Metric:
     r"""Two over the learning rate at which a step stops lowering the loss, :math:`2 / \eta_c` (Kalra et al., 2026); unit loss/parameter^2.
 
     No products: about ten values of the loss, by doubling and halving. For a quadratic along the gradient it is the curvature there,
@@ -310,6 +378,9 @@ def critical_sharpness(obj: Objective, *, direction: Any = None, tol: float = 1e
         Relative tolerance of the learning rate.
     max_values : int
         Evaluations of the loss at most.
+    sampling : bool
+        Whether the interval also holds the sampling of the data, by the implicit function of the learning rate: one more gradient and two
+        forward passes, and without a `direction` the gradients of all batches.
 
     Raises
     ------
@@ -365,10 +436,20 @@ def critical_sharpness(obj: Objective, *, direction: Any = None, tol: float = 1e
         middle = math.sqrt(low * high)
         low, high = (low, middle) if rises(middle) else (middle, high)
     rate = math.sqrt(low * high)
-    return Metric(
+    found = Metric(
         2 / rate, quadrature_error=(1 / low - 1 / high), seconds=time.perf_counter() - began, method=f"{values} values of the loss",
         name="critical_sharpness", unit=CURVATURE, note="2 / learning rate at which the loss is back at its value", least=0.0,
     )  # fmt: skip
+    if not sampling:
+        return found
+    batches = BatchSet.of(objective, "sampling of the critical sharpness")
+    there = objective.with_parameters(theta + rate * step)
+    slope = there.gradient()
+    change = batches.losses_at(there.parameters()) - batches.losses
+    if direction is None:
+        change = change - rate * np.array([inner(objective, slope, own) for own in batches.gradients])
+    # L(w + rate s) = L(w): what a batch adds to the left side moves the rate, and 2 / rate by -2 / rate^2 times as much.
+    return with_error(found, batches, 2 / rate**2 * change / inner(objective, slope, step))
 
 
 def _rounding(objective: Objective, *values: float) -> float:

@@ -51,6 +51,22 @@ def require_objective(source: Any, what: str) -> Objective:
     return source
 
 
+def require_data(source: Any) -> Objective:
+    """An objective, whose batches show what other data would change, or a TypeError.
+
+    Raises
+    ------
+    TypeError
+        When it is anything else.
+    """
+    if not isinstance(source, Objective):
+        raise TypeError(
+            f"The argument sampling is True, which needs an objective (or a SharedRun of one), whose batches show what other data would "
+            f"change, but the source is a {type(source).__name__}, which holds no data; pass the objective, or sampling=False."
+        )
+    return source
+
+
 def inner(operator: LinearOperator | Objective, x: Array, y: Array) -> float:
     """Inner product of two vectors on the host, accumulated in double precision."""
     backend = operator.functions.backend if isinstance(operator, Objective) else operator.backend
@@ -70,4 +86,4 @@ def positive(name: str, value: Any) -> float:
     return float(value)
 
 
-__all__ = ["Source", "SpectralDensity", "density_of", "inner", "operator_of", "positive", "require_objective"]
+__all__ = ["Source", "SpectralDensity", "density_of", "inner", "operator_of", "positive", "require_data", "require_objective"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from ...krylov.lanczos import check_count
 from ...operators import LinearOperator
 from ..objective import Objective
 from .metric import Metric, ratio_metric
+from .resampling import resampled
 from .source import inner, require_objective
 
 
@@ -27,6 +28,7 @@ def takeuchi_criterion(
     num_probes: int = 16,
     tol: float = 1e-6,
     seed: int = 0,
+    sampling: bool = False,
 ) -> Metric:
     r"""Takeuchi's information criterion :math:`\mathrm{tr}(H^{-1} C)` with the covariance C of one example's gradient; no unit.
 
@@ -49,6 +51,9 @@ def takeuchi_criterion(
         Of the linear systems.
     seed : int
         Of the signs.
+    sampling : bool
+        Whether the interval also holds the sampling of the data, by leaving out groups of batches, at most ten: nine times the products on
+        top.
 
     Raises
     ------
@@ -73,6 +78,9 @@ def takeuchi_criterion(
     2.0
     """
     began, objective = time.perf_counter(), require_objective(obj, "Takeuchi criterion")
+    if sampling:
+        given: dict[str, Any] = {"matrix": matrix, "damping": damping, "num_probes": num_probes, "tol": tol, "seed": seed}
+        return resampled(objective, lambda own: takeuchi_criterion(own, **given), "Takeuchi criterion")
     curvature, covariance = _matrices(objective, matrix)
     if not 0 <= damping < math.inf:
         raise ValueError(f"The argument damping must be a finite number of at least 0, but is {damping!r}.")
@@ -114,7 +122,9 @@ def takeuchi_criterion(
     )
 
 
-def trace_ratio(obj: Objective, *, matrix: Literal["ggn", "hessian", "fisher"] = "ggn", num_matvecs: int = 32, seed: int = 0) -> Metric:
+def trace_ratio(
+    obj: Objective, *, matrix: Literal["ggn", "hessian", "fisher"] = "ggn", num_matvecs: int = 32, seed: int = 0, sampling: bool = False
+) -> Metric:
     r"""The ratio :math:`\mathrm{tr}\, C / \mathrm{tr}\, H` of gradient covariance to curvature (Thomas et al., 2020).
 
     A proxy of `takeuchi_criterion`, up to the factor P.
@@ -131,6 +141,9 @@ def trace_ratio(obj: Objective, *, matrix: Literal["ggn", "hessian", "fisher"] =
         Products for each trace.
     seed : int
         Of the probes.
+    sampling : bool
+        Whether the interval also holds the sampling of the data, by leaving out groups of batches, at most ten: nine times the products on
+        top.
 
     Examples
     --------
@@ -144,6 +157,9 @@ def trace_ratio(obj: Objective, *, matrix: Literal["ggn", "hessian", "fisher"] =
     2.0
     """
     objective = require_objective(obj, "Takeuchi criterion")
+    if sampling:
+        given: dict[str, Any] = {"matrix": matrix, "num_matvecs": num_matvecs, "seed": seed}
+        return resampled(objective, lambda own: trace_ratio(own, **given), "ratio of traces")
     curvature, covariance = _matrices(objective, matrix)
     of_noise, of_curvature = (estimators.trace(one, num_matvecs=num_matvecs, seed=seed) for one in (covariance, curvature))
     if not of_curvature.value != 0:
