@@ -110,7 +110,7 @@ def matrix_of(source: Any, matrix: str | None, purpose: str) -> LinearOperator:
     if isinstance(source, Objective):
         if matrix is not None and matrix not in get_args(Matrix):
             raise ValueError(f"The argument matrix is {matrix!r}, but must be one of {', '.join(map(repr, get_args(Matrix)))}.")
-        return getattr(source, matrix or "hessian")()  # type: ignore[no-any-return]
+        return getattr(source, matrix or "hessian")()
     if matrix is not None:
         raise ValueError(f"The argument matrix={matrix!r} chooses a matrix of an objective, but the source is one already; leave it out.")
     operator = aslinearoperator(source)

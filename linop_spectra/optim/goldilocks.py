@@ -19,6 +19,8 @@ from .minimize import BatchesOf, minimize
 from .optimizer import Optimizer
 from .random_subspace import RandomSubspace
 
+_COLUMNS = ("ratios", "ratio_errors", "plane_ratios", "plane_errors", "positive_shares", "positive_errors")
+
 
 @register("goldilocks scan")
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -174,10 +176,11 @@ def goldilocks_scan(
                     for name, measure in measured.items():
                         found[name][i, j] = measure(at_the_end)
                 bar.advance()
-    columns = np.array(curvature).T
+    columns = dict(zip(_COLUMNS, np.array(curvature).T, strict=True))
     return GoldilocksScan(
-        np.asarray(radii, dtype=np.float64), np.asarray(dimensions, dtype=np.int64), *columns, width, np.array(starts), losses, found,
-        int(num_steps), matvecs, time.perf_counter() - began,
+        radii=np.asarray(radii, dtype=np.float64), dimensions=np.asarray(dimensions, dtype=np.int64), plane_dimension=width,
+        start_losses=np.array(starts), losses=losses, metrics=found, num_steps=int(num_steps), num_matvecs=matvecs,
+        seconds=time.perf_counter() - began, **columns,
     )  # fmt: skip
 
 

@@ -44,7 +44,7 @@ class TorchOptimizer(torch.optim.Optimizer):
         """The method, with its settings and state."""
         return self._session.optimizer
 
-    def step(self, batch: Any, curvature_batch: Any = None) -> StepInfo:  # type: ignore[override]
+    def step(self, batch: Any, curvature_batch: Any = None) -> StepInfo:
         """One step on a batch.
 
         Parameters
