@@ -14,13 +14,14 @@ from .._progress import Progress, ProgressBar
 from ..backends import Array
 from ..curvature.matrices import HessianOperator
 from ..curvature.objective import Objective
+from ..curvature.report import CurvatureReport
 from ..krylov.lanczos import check_count
 from ..operators import LinearOperator, aslinearoperator, require_hermitian
 from ..results import Estimate, PathLike, register, save_result
 from ..spectra import SpectralDensity
 from .approximate import OF_AN_OBJECTIVE, Matrix, approximate, matrix_of
 from .approximation import check_damping
-from .critique_comparison import Loss, Steps, rows_of
+from .critique_comparison import Loss, Steps, noise_of, rows_of
 from .critique_rows import TOLERANCES, CritiqueRow, half_width
 from .critique_truth import Truth, measure, probe_products
 
@@ -185,7 +186,7 @@ def critique(
     dampings: Sequence[float] | None = None,
     gradient: Any = None,
     loss: Callable[[Any], float] | None = None,
-    truth: SpectralDensity | None = None,
+    truth: SpectralDensity | CurvatureReport | None = None,
     tolerances: tuple[float, float] = TOLERANCES,
     seed: int = 0,
     progress: Progress = None,
@@ -213,8 +214,9 @@ def critique(
         Right side of the Newton steps, shape (n,); by default that of the objective, or a random vector without one.
     loss : callable, optional
         Loss at a displacement of shape (n,) from the point; by default that of the objective, else there are no rows on it.
-    truth : SpectralDensity, optional
-        Of the matrix, from an earlier run, which saves its products.
+    truth : SpectralDensity or CurvatureReport, optional
+        Of the matrix, from an earlier run, which saves its products; leading eigenvectors too are taken from it where they have
+        converged, and Newton steps from the run along the gradient that a report holds.
     tolerances : tuple of float
         Relative errors up to which a property is "ok", and beyond which it is "meaningless"; in between it is "biased".
     seed : int
@@ -237,6 +239,14 @@ def critique(
         - ``newton_step_cosine[damping]``: cosine between ``(A + damping)^{-1} g`` of both; the last column is that of the plain gradient;
         - ``predicted_decrease``: of the loss by the approximation's own quadratic model, beside the actual one of its step;
         - ``loss_decrease``: of its step, beside that of the matrix's step; the last column is a gradient step of the best length.
+
+        Both may be negative. Where the gradient lies in few leading eigenvectors, which are spread over many parameters, the entries
+        of a diagonal are far below the curvature along the gradient, and below any damping that suits the matrix: the step is about
+        the gradient over the damping, too long by the ratio of that curvature to the damping, and from a ratio of two on the loss
+        rises. That is so for the exact diagonal as well; the note of the row says which of curvature and third-order terms it is.
+
+        The entries of an estimated diagonal have a sampling error, for random signs as large as the row of the matrix over the root of
+        the number of products. Its Frobenius norm is without that noise; the intervals of the other rows hold it.
 
         The last column is what a diagonal (or blocks) would show if the eigenvectors were random (Haar): see
         `linop_spectra.approximations.haar_null`. An approximation carries information where it beats that.
@@ -265,8 +275,12 @@ def critique(
     check_count("num_pairs", num_pairs)
     if num_probes != "auto":
         check_count("num_probes", num_probes)
-    if truth is not None and truth.dimension != n:
-        raise ValueError(f"The argument truth is the spectral density of a matrix of order {truth.dimension}, but this one has order {n}.")
+    along_gradient = truth.along_gradient if isinstance(truth, CurvatureReport) else None
+    density = truth.density if isinstance(truth, CurvatureReport) else truth
+    if density is not None and density.dimension != n:
+        raise ValueError(
+            f"The argument truth is the spectral density of a matrix of order {density.dimension}, but this one has order {n}."
+        )
     if not (len(tolerances) == 2 and 0 <= tolerances[0] <= tolerances[1]):
         raise ValueError(f"The argument tolerances must be two relative errors in ascending order, but is {tolerances!r}.")
     given = None if dampings is None else tuple(check_damping(damping) for damping in dampings)
@@ -274,14 +288,18 @@ def critique(
         raise ValueError("The argument dampings is empty; pass at least one, or leave it out.")
     with ProgressBar(progress, 2 + len(approximations), "critique", unit="stage") as bar:
         measured = measure(
-            operator, num_steps=num_steps, num_probes=num_probes, num_pairs=num_pairs, resolution=tolerances[0], seed=seed, density=truth
-        )
+            operator, num_steps=num_steps, num_probes=num_probes, num_pairs=num_pairs, resolution=tolerances[0], seed=seed,
+            density=density, along_gradient=along_gradient,
+        )  # fmt: skip
         bar.advance()
         steps, notes = _steps(measured, objective, gradient, loss, given, seed)
         others = [name for name, own in approximations.items() if getattr(own, "kind", "") in _OF_GAUSS_NEWTON]
         if others and isinstance(operator, HessianOperator):
             verb = "stands" if len(others) == 1 else "stand"
             notes = (*notes, f"{', '.join(others)} {verb} for the Gauss-Newton matrix, but the matrix is the Hessian; see matrix='ggn'")
+        for name, own in approximations.items():
+            if (noise := noise_of(own)) is not None:
+                notes = (*notes, f"{name} {noise.sentence()}")
         probes = probe_products(measured.operator, n if measured.exact is not None else _ERROR_PROBES, seed)
         bar.advance()
         rows: list[CritiqueRow] = []

@@ -20,6 +20,7 @@ from ..spectra import SpectralDensity, spectral_density, wasserstein_distance
 from .critique_rows import CritiqueRow, compared
 from .critique_truth import TRACE_SHARE, Truth, distance, effective_share, snapped
 from .diagonal import DiagonalApproximation, ScalarApproximation
+from .diagonal_noise import DiagonalNoise
 from .haar_null import block_norm_kept, diagonal_norm_kept
 
 Loss = Callable[[Array], float]
@@ -76,6 +77,7 @@ class Compared:
         self.exact: np.ndarray | None = None if known is None else known()
         if isinstance(operator, DiagonalOperator):
             self.exact = np.sort(np.real(operator.backend.to_numpy(operator.diagonal)).astype(np.float64))
+        self.noise = noise_of(operator)
         self.density: SpectralDensity | None = None
         if self.exact is None and truth.exact is not None:  # small enough to form
             dense = operator.backend.to_numpy(operator.to_dense())
@@ -93,6 +95,8 @@ class Compared:
 
     def sum(self, f: Callable[[np.ndarray], np.ndarray]) -> Estimate:
         """Sum of a function over the eigenvalues."""
+        if self.noise is not None:
+            return self.noise.sum(f)
         if self.exact is not None:
             return Estimate(math.fsum(f(self.exact)), method="closed form")
         assert self.density is not None
@@ -100,12 +104,16 @@ class Compared:
 
     def trace(self) -> Estimate:
         """Sum of the eigenvalues, or of the diagonal where it is known."""
+        if self.noise is not None:
+            return self.noise.trace()
         if self.exact is None and hasattr(self.operator, "diagonal"):
             return Estimate(math.fsum(np.real(self.operator.backend.to_numpy(self.operator.diagonal)).tolist()), method="closed form")
         return self.truth.refined_trace(self.sum(lambda x: x), self.operator)
 
     def frobenius_norm(self) -> Estimate:
         """Root of the sum of squares."""
+        if self.noise is not None:
+            return self.noise.frobenius_norm()
         squares = self.sum(lambda x: x**2)
         root = math.sqrt(max(squares.value, 0.0))
         slope = 1 / (2 * root) if root else 0.0
@@ -116,6 +124,8 @@ class Compared:
 
     def spectral_norm(self) -> Estimate:
         """Largest modulus."""
+        if self.noise is not None:
+            return self.noise.largest_modulus()
         if self.exact is not None:
             return Estimate(float(np.abs(self.exact).max()), method="closed form")
         with warnings.catch_warnings():
@@ -124,6 +134,8 @@ class Compared:
 
     def smallest(self) -> Estimate:
         """Smallest eigenvalue."""
+        if self.noise is not None:
+            return self.noise.smallest()
         if self.exact is not None:
             return Estimate(float(self.exact[0]), method="closed form")
         assert self.density is not None
@@ -132,6 +144,8 @@ class Compared:
 
     def negative_mass(self) -> Estimate:
         """Share of eigenvalues below minus the noise floor of the truth."""
+        if self.noise is not None:
+            return self.noise.share_below(-self.truth.floor)
         if self.exact is not None:
             return Estimate(float(np.mean(self.exact < -self.truth.floor)), method="closed form")
         assert self.density is not None
@@ -142,6 +156,8 @@ class Compared:
     def num_outliers(self) -> Estimate:
         """Eigenvalues where the outliers of the truth are."""
         low, high = self.truth.edges
+        if self.noise is not None:
+            return self.noise.count_outside(min(low, -self.truth.floor), max(high, self.truth.floor))
         nodes, weights = self.spectrum
         outside = ((nodes < low) | (nodes > high)) & (np.abs(nodes) > self.truth.floor)
         return Estimate(float(np.round(self.truth.order * weights[outside].sum())))
@@ -163,6 +179,10 @@ class Compared:
         if determined < k:  # the rest of the subspace may be anything; a random choice gives this
             captured += (k - determined) * (k - captured) / max(n - determined, 1)
             note = note or f"only {determined} leading directions of the approximation are determined"
+        if self.noise is not None:  # whichever entries are the largest, no k of them hold more than this
+            rows = truth.operator.backend.to_numpy(basis)
+            shares = np.sort(np.sum(np.abs(rows) ** 2, axis=1))[-k:]
+            uncertain += max(captured, float(shares.sum()) - captured) / k
         return Estimate(captured / k, quadrature_error=min(uncertain, 1.0)), note
 
     def _leading(self, k: int) -> tuple[Array, int]:
@@ -183,6 +203,16 @@ class Compared:
                 pairs = eigsh(self.operator, k=determined, which="LM", tol=1e-5, seed=self.seed)
             vectors = pairs.eigenvectors
         return vectors, determined
+
+
+def noise_of(operator: LinearOperator) -> DiagonalNoise | None:
+    """Sampling error of an estimated diagonal; None for other operators."""
+    error = getattr(operator, "standard_error", None)
+    if not isinstance(operator, DiagonalApproximation) or error is None:
+        return None
+    backend = operator.backend
+    entries, errors = (np.real(backend.to_numpy(x)).astype(np.float64) for x in (operator.diagonal, backend.asarray(error)))
+    return DiagonalNoise(entries, errors) if np.isfinite(errors).all() else None
 
 
 def rows_of(
@@ -230,6 +260,8 @@ def _distances(truth: Truth, own: Compared, places: tuple[np.ndarray, np.ndarray
     far, high = truth.spectrum_errors
     if own.density is not None:
         far, high = far + own.density.wasserstein_bound, high + own.density.kolmogorov_bound
+    if own.noise is not None:
+        far, high = far + own.noise.wasserstein, high + own.noise.kolmogorov
     return (
         Estimate(wasserstein_distance(truth.spectrum, places), quadrature_error=far),
         Estimate(kolmogorov_within(truth.spectrum, places, 4 * truth.floor), quadrature_error=min(high, 1.0)),
@@ -312,6 +344,31 @@ def _inverse(operator: LinearOperator, gradient: Array, damping: float) -> tuple
         return None, str(error)
 
 
+def _why_it_misses(slope: float, bend: float, along: float, actual: float) -> str:
+    """Whether the curvature along a step or the quadratic model itself is to blame for a decrease that was not foretold.
+
+    Parameters
+    ----------
+    slope : float
+        Of the loss along the step.
+    bend, along : float
+        Curvature along the step, of the approximation and of the matrix.
+    actual : float
+        Decrease of the loss.
+    """
+    foretold, exact = slope - 0.5 * bend, slope - 0.5 * along
+    if not math.isfinite(actual) or abs(foretold - actual) <= 0.1 * abs(actual):
+        return ""
+    if abs(exact - actual) > 0.5 * abs(foretold - actual):
+        return f"; the loss is not quadratic that far: with the matrix's own curvature the model says {exact:.3g}"
+    if along > 2 * slope > 0:
+        return (
+            f"; the loss rises because the approximation does not see the curvature along its step, {along / slope:.3g} times what a step "
+            f"of this length allows for the best decrease ({slope / along:.2g} of the step)"
+        )
+    return f"; along its step the matrix curves {along:.3g}, the approximation {bend:.3g}"
+
+
 def _step_rows(
     truth: Truth, name: str, operator: LinearOperator, steps: Steps, tolerances: tuple[float, float]
 ) -> list[CritiqueRow]:
@@ -335,7 +392,9 @@ def _step_rows(
     actual = zero - steps.loss(-taken)
     at = f"at damping {damping:.3g}"
     predicted = Estimate(slope - 0.5 * bend, method="quadratic model of the approximation")
-    rows.append(compared(name, "predicted_decrease", Estimate(actual, method="loss"), predicted, note=at, tolerances=tolerances))
+    along = float(np.real(backend.fetch([backend.dot(taken, truth.operator @ taken)])[0]))
+    why = at + _why_it_misses(slope, bend, along, actual)
+    rows.append(compared(name, "predicted_decrease", Estimate(actual, method="loss"), predicted, note=why, tolerances=tolerances))
     best = zero - steps.loss(-step)
     square = float(np.real(backend.fetch([backend.dot(steps.gradient, steps.gradient)])[0]))
     null = zero - steps.loss(-steps.gradient * (square / steps.curvature)) if steps.curvature > 0 else None

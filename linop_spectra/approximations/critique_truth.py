@@ -13,8 +13,9 @@ import numpy as np
 from ..backends import Array
 from ..estimators import trace
 from ..estimators.sampling import mean_with_error, multiply, random_rows, unit_rows
-from ..krylov import eigsh, solve
+from ..krylov import LanczosResult, eigsh, solve
 from ..krylov.dense import DENSE, is_stored_matrix
+from ..krylov.tridiagonal import ritz
 from ..operators import LinearOperator, aslinearoperator
 from ..operators.matrix import MatrixOperator
 from ..results import Estimate
@@ -25,6 +26,9 @@ TRACE_SHARE = 1e-2
 """Share of the nuclear norm that errors of a trace are at least measured by: the trace itself may cancel."""
 _TRACE_PRODUCTS = 100
 _SOLVE_TOLERANCE = 1e-6
+_GOOD_ENOUGH = 1e-2
+"""Bound on the error of a Newton step, or on the sine of the angle of a subspace, up to which an earlier run is taken for it."""
+_SAME_START = 1e-3
 _GRID = 257
 
 
@@ -52,6 +56,10 @@ class Truth:
         Relative half-width of an interval that is narrow enough.
     seed : int
         Of further estimates.
+    notes : tuple of str
+        What a reader should know.
+    along_gradient : LanczosResult or None
+        A run with the matrix that was started at the right side of the Newton steps.
     """
 
     operator: LinearOperator
@@ -65,6 +73,7 @@ class Truth:
     resolution: float
     seed: int
     notes: tuple[str, ...] = ()
+    along_gradient: LanczosResult | None = None
 
     @property
     def order(self) -> int:
@@ -105,7 +114,7 @@ class Truth:
         low, high = found.confidence_interval(0.95)
         if high - low <= 2 * self.resolution * max(abs(found.value), TRACE_SHARE * self.nuclear_norm):
             return found
-        return trace(operator, num_matvecs=_TRACE_PRODUCTS, seed=self.seed)
+        return trace(operator, num_matvecs=_TRACE_PRODUCTS, tol=0.75 * self.resolution, seed=self.seed)
 
     @functools.cached_property
     def nuclear_norm(self) -> float:
@@ -205,15 +214,41 @@ class Truth:
             sums = self.exact + damping
             if np.abs(sums).min() > 1e-14 * np.abs(sums).max():
                 return backend.asarray(self.vectors @ (coefficients / sums), dtype=self.operator.dtype), 0.0
+        known = self._step_of_the_run(gradient, damping)
+        if known is not None and known[1] <= _GOOD_ENOUGH:
+            return known
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             most = min(10 * self.order, 20 * self.density.num_steps)
             found = solve(self.operator, gradient, shift=damping, tol=_SOLVE_TOLERANCE, max_iterations=most)
+        return found.x, self._step_error(found.x, float(found.residual_norms[0]), damping)
+
+    def _step_error(self, step: Array, residual: float, damping: float) -> float:
         smallest = self.smallest.value - self.smallest.quadrature_error
         smallest = (max(smallest, 0.0) if self.operator.positive_semidefinite else smallest) + damping
-        size = float(np.linalg.norm(backend.to_numpy(found.x)))
-        error = float(found.residual_norms[0]) / (smallest * size) if smallest > 0 and size > 0 else math.inf
-        return found.x, error
+        size = float(np.linalg.norm(self.operator.backend.to_numpy(step)))
+        return residual / (smallest * size) if smallest > 0 and size > 0 else math.inf
+
+    def _step_of_the_run(self, gradient: Array, damping: float) -> tuple[Array, float] | None:
+        """The step in the Krylov space of the gradient, which holds those for all dampings; None without such a run."""
+        run, backend = self.along_gradient, self.operator.backend
+        if run is None or run.vectors is None or not run.vectors.bases:
+            return None
+        basis = run.vectors.bases[0]
+        first = backend.contiguous(basis.row(0), self.operator.dtype)
+        inner, length = (float(np.real(x)) for x in backend.fetch([backend.dot(first, gradient), backend.norm(gradient)]))
+        if not abs(inner - length) <= _SAME_START * length:  # the run of another gradient
+            return None
+        values, vectors = ritz(*run.jacobi(0))
+        sums = values + damping
+        if not np.abs(sums).min() > 1e-14 * np.abs(sums).max():
+            return None
+        coefficients = length * (vectors @ (vectors[0] / sums))
+        step = backend.asarray(basis.combine(coefficients[None, :])[0], dtype=self.operator.dtype)
+        taken = int(run.num_steps_taken[0])
+        residual = float(run.betas[0, taken - 1]) * abs(float(coefficients[-1]))
+        rounding = self.operator.unit_rounding * math.sqrt(taken) * float(np.abs(sums).max()) * float(np.linalg.norm(coefficients))
+        return step, self._step_error(step, residual + rounding, damping)
 
 
 def effective_share(x: np.ndarray, damping: float) -> np.ndarray:
@@ -229,9 +264,12 @@ def snapped(values: np.ndarray, floor: float) -> np.ndarray:
 
 def measure(
     operator: LinearOperator, *, num_steps: int, num_probes: int | Literal["auto"], num_pairs: int, resolution: float, seed: int,
-    density: SpectralDensity | None,
+    density: SpectralDensity | None, along_gradient: LanczosResult | None = None,
 ) -> Truth:  # fmt: skip
-    """Measure a matrix; small ones are formed, where that is no dearer than their spectral density."""
+    """Measure a matrix; small ones are formed, where that is no dearer than their spectral density.
+
+    Leading eigenpairs and Newton steps come from earlier runs where those have converged.
+    """
     n = operator.shape[0]
     probes = 4 if num_probes == "auto" else int(num_probes)
     stored = is_stored_matrix(operator)
@@ -252,6 +290,9 @@ def measure(
         order = np.argsort(-np.abs(exact), kind="stable")[:wanted]
         top = operator.backend.asarray(np.ascontiguousarray(vectors[:, order]), dtype=operator.dtype)
         return Truth(operator, S, exact, vectors, exact[order], np.zeros(wanted), top, num_pairs, resolution, seed)
+    known = None if density is None else _leading_ritz_pairs(density, operator, num_pairs)
+    if known is not None:
+        return Truth(operator, S, None, None, *known, num_pairs, resolution, seed, along_gradient=along_gradient)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pairs = eigsh(operator, k=wanted, which="LM", tol=1e-5, seed=seed, max_matvecs=max(4 * num_steps, 20 * wanted))
@@ -260,8 +301,27 @@ def measure(
     order = np.argsort(-np.abs(pairs.eigenvalues), kind="stable")
     top = operator.backend.gather(pairs.eigenvectors, order)
     return Truth(
-        operator, S, None, None, pairs.eigenvalues[order], pairs.residual_norms[order], top, num_pairs, resolution, seed, notes
-    )
+        operator, S, None, None, pairs.eigenvalues[order], pairs.residual_norms[order], top, num_pairs, resolution, seed, notes,
+        along_gradient,
+    )  # fmt: skip
+
+
+def _leading_ritz_pairs(density: SpectralDensity, operator: LinearOperator, num_pairs: int) -> tuple[np.ndarray, np.ndarray, Array] | None:
+    """Values, residuals and vectors of one more than `num_pairs` leading pairs of a run; None where they are not good enough."""
+    run = density.run
+    if not run.counts_eigenvalues or run.vectors is None or not run.vectors.bases:
+        return None
+    values, small = ritz(*run.jacobi(0))
+    wanted = min(num_pairs + 1, operator.shape[0])
+    if len(values) < wanted:
+        return None
+    order = np.argsort(-np.abs(values), kind="stable")[:wanted]
+    residuals = np.asarray(run.residual_norms[0], dtype=np.float64)[order]
+    gap = abs(values[order[-2]]) - abs(values[order[-1]]) if wanted > num_pairs else math.inf
+    if not (gap > 0 and 2 * residuals.max() <= _GOOD_ENOUGH * gap):
+        return None
+    columns = run.vectors.bases[0].combine(np.ascontiguousarray(small.T[order])).T
+    return values[order], residuals, operator.backend.asarray(columns, dtype=operator.dtype)
 
 
 def probe_products(operator: LinearOperator, count: int, seed: int) -> tuple[Array, Array, bool]:

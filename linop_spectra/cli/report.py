@@ -20,7 +20,8 @@ from ..results import write_atomically
 from .errors import INTERRUPTED, CommandError
 from .output import cannot_write, prepare_folder, versions, write_json
 from .report_about import again_section, check_section, model_section, plan_section
-from .report_losses import critique_section, landscape_section
+from .report_classes import MOST_CLASSES, classes_section
+from .report_losses import CRITIQUE_PRODUCTS, critique_section, landscape_section
 from .report_page import Section, Text, render
 from .report_spectra import blocks_section, metrics_section, spectra_section
 from .report_work import Extent, Work
@@ -72,24 +73,39 @@ def report_command(options: argparse.Namespace) -> int:
 def planned(work: Work) -> list[tuple[Section, Compute, int, bool]]:
     """Sections in order: what computes each, about how many products it takes, and whether it holds measurements."""
     extent, n, model = work.extent, work.order, work.objective is not None
-    probes = 4 if n < 100_000 else 1
-    run = (probes + model) * min(extent.steps, n)
-    ggn = probes * min(extent.more_steps, n) if model and work.target.matrix == "hessian" else 0
+    probes, steps, more = work.probes, min(extent.steps, n), work.more_steps
+    follows = model and work.target.matrix == "hessian"
+    ggn = probes * more * follows
     layers = len(work.objective.blocks) // 2 + 1 if work.objective is not None else 0
-    blocks = layers * probes * extent.more_steps if extent.blocks and layers <= extent.most_blocks else 1
-    losses = 2 * extent.line_points + extent.plane_points**2 * extent.plane
+    blocks = layers * probes * more if extent.blocks and layers <= extent.most_blocks else 1
+    classes = _class_weight(work)
+    losses = 2 * extent.line_points + work.plane_points**2 * extent.plane
     name = {"hessian": "Hessian", "ggn": "Gauss-Newton matrix"}.get(work.target.matrix or "", "matrix")
     found: list[tuple[Section, Compute, int, bool]] = [
         (Section("model", "Model and data" if model else "Matrix"), model_section, 1, False),
-        (Section("plan", "Plan and cost"), plan_section, 2, False),
+        (Section("plan", "Plan and cost"), plan_section, 3, False),
         (Section("check", "Check of the operator"), check_section, 5, False),
-        (Section("spectra", f"Spectrum of the {name}"), spectra_section, run + ggn + 16 * len(extent.extras) + 11 * model, True),
+        (Section("spectra", f"Spectrum of the {name}"), spectra_section,
+         (probes + model) * steps + ggn + 16 * len(extent.extras) + 15 * model, True),
         (Section("metrics", "Metrics"), metrics_section, 1, True),
         (Section("blocks", "Layers and blocks"), blocks_section, blocks, True),
-        (Section("critique", "What the diagonal loses"), critique_section, extent.diagonal_products + 200, True),
-        (Section("landscape", "Loss along the leading eigenvectors"), landscape_section, losses // 6, True),
-    ]
-    return [one for one in found if model or one[0].key not in ("blocks", "landscape")]
+        (Section("classes", "Class structure"), classes_section, classes, True),
+        (Section("critique", "What the diagonal loses"), critique_section, work.diagonal_products + CRITIQUE_PRODUCTS, True),
+        (Section("landscape", "Loss along the leading eigenvectors"), landscape_section, losses // 3, True),
+    ]  # fmt: skip
+    return [one for one in found if model or one[0].key not in ("blocks", "classes", "landscape")]
+
+
+def _class_weight(work: Work) -> int:
+    """About how many products the class structure takes: H - G, B2, and three quarters of one for each pair of classes."""
+    objective = work.objective
+    if objective is None or not work.extent.classes:
+        return 1
+    try:
+        classes = objective.class_structure().num_classes
+    except (TypeError, ValueError):
+        return 1
+    return 2 * work.probes * work.more_steps + (classes**2 + classes) * 3 // 4 * (classes <= MOST_CLASSES) + 10
 
 
 def measure(work: Work, progress: Progress) -> tuple[list[Section], bool]:

@@ -13,7 +13,7 @@ from .._memory import format_bytes
 from .._progress import Progress
 from .output import versions
 from .report_page import Section
-from .report_work import LARGE, Work
+from .report_work import Work
 
 
 def model_section(work: Work, section: Section, progress: Progress) -> None:
@@ -60,7 +60,7 @@ def plan_section(work: Work, section: Section, progress: Progress) -> None:
     """Cost of the spectrum, known beforehand."""
     from ..spectra import plan
 
-    probes = (4 if work.order < LARGE else 1) if work.objective is not None else "auto"  # as the report of an objective takes them
+    probes = work.probes if work.objective is not None else "auto"  # as the report of an objective takes them
     found = plan(work.operator, num_steps=min(work.extent.steps, work.order), num_probes=probes, seed=work.seed)  # type: ignore[arg-type]
     section.facts(
         "plan",
@@ -111,7 +111,7 @@ def again_section(work: Work, section: Section, arguments: Sequence[str], sectio
     if work.objective is not None:
         section.text("And these lines its numbers, with obj the objective that the target returns:")
         matrix = "" if work.target.matrix == "hessian" else f"matrix={work.target.matrix!r}, "
-        truth = "truth=report.density, " if uses_density(work) else ""
+        truth = "truth=report, " if uses_density(work) else ""
         section.text(
             "import linop_spectra as ls\n"
             f"report = ls.curvature_report(obj, {matrix}num_steps={steps}, extra={list(work.extent.extras)}, seed={seed})\n"

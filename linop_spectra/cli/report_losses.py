@@ -17,6 +17,8 @@ from .report_work import Work, portion
 _CONVERGED = 1e-2
 """Residual over eigenvalue up to which a Ritz vector is direction enough."""
 _LEAST_LOSS = 1e-2
+CRITIQUE_PRODUCTS = 40
+"""About what a critique takes that has a spectrum and a run along the gradient already."""
 
 
 def critique_section(work: Work, section: Section, progress: Progress) -> None:
@@ -26,25 +28,26 @@ def critique_section(work: Work, section: Section, progress: Progress) -> None:
 
     source: Any = work.objective if work.objective is not None else work.operator
     matrix = work.target.matrix
+    cut = work.diagonal_products / (work.diagonal_products + CRITIQUE_PRODUCTS)
     diagonal = approximate(
-        source, "diagonal", matrix=matrix, num_matvecs=work.diagonal_products, seed=work.seed, progress=portion(progress, 0, 0.3)  # type: ignore[arg-type]
+        source, "diagonal", matrix=matrix, num_matvecs=work.diagonal_products, seed=work.seed, progress=portion(progress, 0, cut)  # type: ignore[arg-type]
     )
     work.go_on()
     found = critique(
         source, {"diagonal": diagonal}, matrix=matrix, num_steps=work.extent.steps,  # type: ignore[arg-type]
-        truth=work.density if uses_density(work) else None, seed=work.seed, progress=portion(progress, 0.3, 1),
+        truth=(work.curvature or work.density) if uses_density(work) else None, seed=work.seed, progress=portion(progress, cut, 1),
     )  # fmt: skip
     section.num_matvecs = found.num_matvecs + getattr(diagonal, "source_matvecs", 0)
     how = f"estimated by {diagonal.method}" if getattr(diagonal, "standard_error", None) is not None else "exact"  # type: ignore[attr-defined]
     section.text(
-        f"What the matrix loses when only its diagonal is kept; the diagonal is {how}. The last number of each row is what the diagonal "
-        "would show if the eigenvectors were random: it carries information only where it is nearer to the matrix than that."
+        f"What the matrix loses when only its diagonal is kept; the diagonal is {how}. The column \"random basis\" is what "
+        "the diagonal would show if the eigenvectors were random: it carries information only where it is nearer to the matrix than that."
     )
     section.table(
-        "critique", ("property", "matrix", "± 95 %", "diagonal", "relative error", "verdict", "random basis", "note"),
+        "critique", ("property", "matrix", "± 95 %", "diagonal", "diagonal ± 95 %", "relative error", "verdict", "random basis", "note"),
         [
-            (row.property.replace("_", " "), row.truth.value, half_width(row.truth), row.approximation, row.relative_error, row.verdict,
-             row.null, row.note)
+            (row.property.replace("_", " "), row.truth.value, half_width(row.truth), row.approximation, half_width(row.estimate),
+             row.relative_error, row.verdict, row.null, row.note)
             for row in found.rows
         ],
     )  # fmt: skip
@@ -61,7 +64,7 @@ def landscape_section(work: Work, section: Section, progress: Progress) -> None:
     found = _leading(work, section)
     assert found.eigenvalues is not None
     span = _span(objective, float(found.eigenvalues[0]))
-    points, across = work.extent.line_points, work.extent.plane_points**2 * work.extent.plane
+    points, across = work.extent.line_points, work.plane_points**2 * work.extent.plane
     cut = 2 * points / (2 * points + across)
     along = line(objective, found, np.linspace(-span, span, points), progress=portion(progress, 0, cut))
     section.data["line"] = {
@@ -90,7 +93,7 @@ def landscape_section(work: Work, section: Section, progress: Progress) -> None:
         section.leave_out("the plane", "It is measured without --quick." if len(found) > 1 else "There is a single direction.")
         return
     work.go_on()
-    t = np.linspace(-span, span, work.extent.plane_points)
+    t = np.linspace(-span, span, work.plane_points)
     second = min(span * math.sqrt(abs(found.eigenvalues[0] / found.eigenvalues[1])), 4 * span) if found.eigenvalues[1] else span
     surface = plane(objective, found, xs=t, ys=t * second / span, progress=portion(progress, cut, 1))
     section.data["plane"] = {"xs": surface.xs, "ys": surface.ys, "loss": surface.loss}

@@ -23,7 +23,9 @@ def spectra_section(work: Work, section: Section, progress: Progress) -> None:
     name = work.target.matrix or "matrix"
     objective = work.objective
     follows = objective is not None and name == "hessian" and objective.functions.gauss_newton_refusal is None
-    density = _measure(work, section, portion(progress, 0, 0.75 if follows else 1))
+    own = (work.probes + 1) * work.extent.steps + 11
+    cut = own / (own + work.probes * work.more_steps) if follows else 1.0
+    density = _measure(work, section, portion(progress, 0, cut))
     work.density = density
     _show(work, section, density, "Hessian" if name == "hessian" else "GGN" if name == "ggn" else "matrix", name)
     if objective is None or name != "hessian":
@@ -33,12 +35,14 @@ def spectra_section(work: Work, section: Section, progress: Progress) -> None:
         return
     from ..spectra import spectral_density
 
-    steps = min(work.extent.more_steps, work.order)
     ggn = work.attempt(
         section, "the spectrum of the Gauss-Newton matrix",
-        lambda: spectral_density(objective.ggn(), num_steps=steps, seed=work.seed, progress=portion(progress, 0.75, 1)),
+        lambda: spectral_density(
+            objective.ggn(), num_steps=work.more_steps, num_probes=work.probes, seed=work.seed, progress=portion(progress, cut, 1)
+        ),
     )  # fmt: skip
     if ggn is not None:
+        work.gauss_newton = ggn
         section.num_matvecs += ggn.num_matvecs
         _show(work, section, ggn, "GGN", "ggn")
 
@@ -131,6 +135,18 @@ def metrics_section(work: Work, section: Section, progress: Progress) -> None:
             "batches", heads, [[row[name] for name in names] for row in statistics.table()],
             "Hessians of single batches, predicted from the variances over the batches of the data",
         )  # fmt: skip
+        _explain_kappa(work, section, found)
+
+
+def _explain_kappa(work: Work, section: Section, found: dict[str, Any]) -> None:
+    """What a large ratio of variances says, which looks like a mistake."""
+    kappa = found["kappa_largest"].value if "kappa_largest" in found else 0.0
+    if kappa > 10:
+        section.text(
+            f"Along the leading eigenvector the Hessian of a batch varies {kappa:,.3g} times as much as in the mean over all "
+            f"{work.order:,} directions (kappa lies between 0 and that number): the noise lives in about {work.order / kappa:,.2g} "
+            "directions, so that a model of isotropic noise would be far off. The table takes the variances along the eigenvectors."
+        )
 
 
 def _of_density(work: Work) -> tuple[dict[str, Any], dict[str, str]]:
@@ -179,10 +195,9 @@ def blocks_section(work: Work, section: Section, progress: Progress) -> None:
         return
     from ..curvature import blockwise_spectra
 
-    large = work.order >= LARGE
     blocks = blockwise_spectra(
-        objective, work.target.matrix or "hessian", by="layer", num_steps=work.extent.more_steps, num_probes=1 if large else "auto",  # type: ignore[arg-type]
-        seed=work.seed, progress=progress,
+        objective, work.target.matrix or "hessian", by="layer", num_steps=work.more_steps,  # type: ignore[arg-type]
+        num_probes=1 if work.order >= LARGE else "auto", seed=work.seed, progress=progress,
     )  # fmt: skip
     section.num_matvecs += blocks.num_matvecs
     rows = []
@@ -192,7 +207,7 @@ def blocks_section(work: Work, section: Section, progress: Progress) -> None:
         rows.append((name, density.dimension, trace.value, *trace.confidence_interval(0.95), low, high, len(density.outliers())))
     section.table(
         "blocks", ("block", "order", "trace", "low", "high", "smallest eigenvalue", "largest eigenvalue", "outliers"), rows,
-        f"Spectra of the diagonal blocks, {work.extent.more_steps} steps each",
+        f"Spectra of the diagonal blocks, {work.more_steps} steps each",
     )  # fmt: skip
     _draw_blocks(work, section, dict(list(blocks.items())[:_PANELS]))
     if len(blocks) > _PANELS:

@@ -16,7 +16,8 @@ from .target import Target
 
 T = TypeVar("T")
 LARGE = 100_000
-"""Order from which blocks get one short run each, because every step of it is a product with the whole matrix."""
+"""Order from which there is one probe, because one is enough for a spectrum, and further runs are shorter, because products are dear."""
+_LARGE_STEPS, _LARGE_DIAGONAL, _LARGE_PLANE = 24, 32, 9
 
 
 def portion(progress: Progress, first: float, last: float) -> Progress:
@@ -42,8 +43,8 @@ class Extent:
         Of the Gauss-Newton matrix and of blocks.
     extras : tuple of str
         Metrics with products of their own.
-    blocks, plane : bool
-        Whether to measure the spectra of blocks, and the loss over a plane.
+    blocks, plane, classes : bool
+        Whether to measure the spectra of blocks, the loss over a plane, and the spectra of a classifier's parts.
     diagonal_products : int
         For the estimate of the diagonal.
     line_points, plane_points : int
@@ -57,6 +58,7 @@ class Extent:
     extras: tuple[str, ...] = ("residual_ratio",)
     blocks: bool = True
     plane: bool = True
+    classes: bool = True
     diagonal_products: int = 64
     line_points: int = 21
     plane_points: int = 11
@@ -66,7 +68,7 @@ class Extent:
     def of(cls, steps: int | None, quick: bool) -> Extent:
         """The extent that the command line asks for."""
         whole = cls() if not quick else cls(
-            steps=24, more_steps=16, extras=(), blocks=False, plane=False, diagonal_products=24, line_points=11
+            steps=24, more_steps=16, extras=(), blocks=False, plane=False, classes=False, diagonal_products=24, line_points=11
         )  # fmt: skip
         return whole if steps is None else dataclasses.replace(whole, steps=steps, more_steps=min(steps, whole.more_steps))
 
@@ -85,6 +87,8 @@ class Work:
         Of everything random.
     density : SpectralDensity or None
         Of the matrix, once it is measured.
+    gauss_newton : SpectralDensity or None
+        Of the Gauss-Newton matrix, once it is measured beside the Hessian.
     curvature : object
         The curvature report of an objective, once it is measured.
     failure : Exception or None
@@ -97,6 +101,7 @@ class Work:
     extent: Extent
     seed: int
     density: SpectralDensity | None = None
+    gauss_newton: SpectralDensity | None = None
     curvature: Any = None
     failure: Exception | None = None
     interrupted: bool = False
@@ -131,7 +136,24 @@ class Work:
     @property
     def diagonal_products(self) -> int:
         """Products for the diagonal; a matrix that the critique forms anyway has it exactly."""
-        return self.order if self.order <= 4 * self.extent.steps else self.extent.diagonal_products
+        if self.order <= 4 * self.extent.steps:
+            return self.order
+        return min(self.extent.diagonal_products, _LARGE_DIAGONAL) if self.order >= LARGE else self.extent.diagonal_products
+
+    @property
+    def probes(self) -> int:
+        """Random probes of each spectrum of an objective."""
+        return 4 if self.order < LARGE else 1
+
+    @property
+    def more_steps(self) -> int:
+        """Lanczos steps of the Gauss-Newton matrix, of blocks and of parts."""
+        return min(self.extent.more_steps, _LARGE_STEPS if self.order >= LARGE else self.order, self.order)
+
+    @property
+    def plane_points(self) -> int:
+        """Points along each side of the plane."""
+        return min(self.extent.plane_points, _LARGE_PLANE) if self.order >= LARGE else self.extent.plane_points
 
     def sentence(self, error: BaseException) -> str:
         """Why something failed, in a sentence."""

@@ -6,16 +6,18 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
-from .._progress import Progress, ProgressBar
+from .._progress import Progress
+from ..krylov import LanczosResult
 from ..krylov.lanczos import check_count
 from ..results import PathLike, html_table, write_atomically
 from ..spectra import SpectralDensity
 from .matrices import HessianOperator
+from .meter import Meter
 from .metrics.batch_statistics import DIRECTIONS, BatchStatistics, measure_batches
 from .metrics.batches import BatchSet
 from .metrics.catalogue import EXTRA, OWN_PRODUCTS, SHARED, Context, Measure, simple_noise_scale, slopes_of
@@ -51,6 +53,8 @@ class CurvatureReport(Mapping[str, Metric]):
         Products with the matrix of all data; those of single batches count as their share.
     seconds : float
         Wall-clock time.
+    along_gradient : LanczosResult or None
+        The run that was started at the gradient, from which `linop_spectra.critique` takes Newton steps.
 
     Examples
     --------
@@ -73,6 +77,7 @@ class CurvatureReport(Mapping[str, Metric]):
     details: dict[str, Any]
     num_matvecs: int
     seconds: float
+    along_gradient: LanczosResult | None = dataclasses.field(default=None, repr=False)
 
     def __getitem__(self, name: str) -> Metric:
         if name in self.metrics:
@@ -198,6 +203,14 @@ def curvature_report(
     ValueError
         When an argument is wrong.
 
+    Notes
+    -----
+    ``kappa_largest`` and ``kappa_smallest`` compare the variance of the Hessian of a batch along an extreme eigenvector with its mean over
+    all directions, which is the squared Frobenius norm of the fluctuation over the number of parameters P. They lie between 0 and P, and
+    in large networks in the thousands: batches differ in about as few directions as there are large eigenvalues, so that the mean over
+    all P directions is next to nothing. P / kappa is about the number of directions that the noise lives in. The model of isotropic
+    noise, for which kappa is one, does not hold there; the table by batch size therefore takes the variances along the eigenvectors.
+
     Examples
     --------
     >>> import torch, linop_spectra as ls
@@ -218,7 +231,7 @@ def curvature_report(
     probes = (4 if n < 100_000 else 1) if num_probes == "auto" else check_count("num_probes", num_probes)
     steps = min(48, n) if num_steps is None else min(check_count("num_steps", num_steps), n)
     plan = [(probes + 1) * steps, (max(probes, DIRECTIONS) + 3) * batches, *(EXTRA[name][1] for name in names)]
-    with _Meter(progress, plan) as meter:
+    with Meter(progress, plan, "curvature report") as meter:
         shared = SharedRun.of(
             objective,
             matrix=matrix,
@@ -259,7 +272,9 @@ def curvature_report(
         "num_probes": shared.density.num_probes, "seed": seed, "dtype": str(objective.dtype), "status": shared.density.status,
         "reorthogonalize": shared.density.run.reorthogonalize, "notes": list(shared.density.notes), "sampling": sampling,
     }  # fmt: skip
-    return CurvatureReport(found, omitted, layers, statistics, shared.density, details, spent, time.perf_counter() - began)
+    return CurvatureReport(
+        found, omitted, layers, statistics, shared.density, details, spent, time.perf_counter() - began, shared.along_gradient
+    )
 
 
 def _measure(name: str, measure: Measure, context: Context, found: dict[str, Metric], omitted: dict[str, str]) -> None:
@@ -310,35 +325,3 @@ def _with_sampling(found: dict[str, Metric], statistics: BatchStatistics | None,
         if name in out:
             out[name] = out[name].with_changes(sampling_error=error, sampling_degrees=degrees, bias=bias)
     return out
-
-
-class _Meter:
-    """A bar of products over several parts whose numbers are known beforehand; each part may count in its own steps."""
-
-    def __init__(self, progress: Progress, plan: Sequence[int]) -> None:
-        self._plan, self._done = [int(part) for part in plan], [0] * len(plan)
-        self._bar = ProgressBar(progress, sum(self._plan), "curvature report", unit="product")
-
-    def __enter__(self) -> _Meter:
-        self._bar.__enter__()
-        return self
-
-    def __exit__(self, *failure: Any) -> None:
-        self._bar.__exit__(*failure)
-
-    def part(self, index: int) -> Callable[[int, int], None]:
-        """A callback for one part."""
-
-        def advance(done: int, total: int) -> None:
-            self._to(index, self._plan[index] * done // max(total, 1))
-
-        return advance
-
-    def finish(self, index: int) -> None:
-        """Say that a part is done."""
-        self._to(index, self._plan[index])
-
-    def _to(self, index: int, done: int) -> None:
-        if done > self._done[index]:
-            self._bar.advance(done - self._done[index])
-            self._done[index] = done

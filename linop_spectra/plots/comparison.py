@@ -76,7 +76,7 @@ def _draw_densities(ax: Axes, curves: Any, names: tuple[str, str]) -> None:
     ax.set_yscale("log")
     ax.set_ylim(bottom, 30 * peak)
     ax.set_xlim(float(x[0]), float(x[-1]))
-    for side, name, color, line, height in (("a", names[0], BULK, "-", 1.6), ("b", names[1], OUTLIER, "--", 3.2)):
+    for side, name, color, line, height in (("a", names[0], BULK, "-", 1.6), ("b", names[1], OUTLIER, "--", 6.0)):
         low, high = (np.maximum(curves[f"{end}_{side}"], bottom) for end in ("low", "high"))
         ax.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
         density = curves[f"density_{side}"]
@@ -90,8 +90,10 @@ def _draw_densities(ax: Axes, curves: Any, names: tuple[str, str]) -> None:
                     clip_on=False, gid=f"outliers {side}")  # fmt: skip
             for end, count, align in ((x[0], int(np.sum(outliers < x[0])), "left"), (x[-1], int(np.sum(outliers > x[-1])), "right")):
                 if count:
-                    ax.annotate(f"{count} beyond", (end, height * bottom), xytext=(8 if align == "left" else -8, 0), ha=align, va="center",
-                                textcoords="offset points", fontsize=SMALL, color=color)  # fmt: skip
+                    # Above the markers, some of which may stand beside the end.
+                    ax.annotate(f"{count} beyond", (end, height * bottom), xytext=(6 if align == "left" else -6, 5), ha=align, va="bottom",
+                                textcoords="offset points", fontsize=SMALL, color=color,
+                                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5})  # fmt: skip
     ax.set_xlabel("eigenvalue λ", fontsize=NORMAL, color=TEXT)
     ax.set_ylabel("density of the bulk", fontsize=NORMAL, color=TEXT)
 

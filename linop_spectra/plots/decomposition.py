@@ -11,6 +11,8 @@ from .spectrum import spectrum
 from .style import BULK, LARGE, NORMAL, SMALL, TEXT, new_figure, percent
 
 _MARKS = {"A1": ("o", "#CC79A7"), "A1+A2": ("D", "#009E73"), "A1+A2+B1": ("|", "#000000")}
+_ISOLATED = 0.99
+"""Share of what is not zero that isolated eigenvalues hold where there is no bulk."""
 _ON = {"hessian": ("A1+A2", "A1+A2+B1"), "ggn": ("A1+A2", "A1+A2+B1"), "A1": ("A1",)}
 
 
@@ -50,7 +52,9 @@ def decomposition(result: Any, axes: Any = None, *, legend: bool = True) -> np.n
             raise ValueError(f"The argument axes has shape {panels.shape}, but {count} spectra need axes of shape ({count}, 2).")
     for (left, right), (name, density) in zip(panels, result.densities.items(), strict=True):
         logarithmic = density.log()
-        low_rank = logarithmic.unresolved_mass > 0.5
+        # Zero, and isolated eigenvalues: where there are others too, they are a bulk that has to be seen.
+        rest = 1 - logarithmic.unresolved_mass
+        low_rank = rest < 0.5 and sum(outlier.weight for outlier in density.outliers()) >= _ISOLATED * rest
         spectrum(density, left, legend=False, xscale="linear" if low_rank else "auto")
         if low_rank:
             _draw_zero(left, logarithmic.unresolved_mass)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 _ROWS = 400
 _DECADES = 4.0
 _MOST_RIDGES = 12
+_WIDE = 10.0
+"""Ratio of what is shown of the edge of stability from which its axis is logarithmic."""
 _GREEN = "#009E73"
 
 
@@ -128,14 +130,16 @@ def spectrum_ridge(result: Any, ax: Axes | None = None, *, title: str | None = N
             ax.fill_between(x, place, place + 1.6 * ridge, color=color, alpha=alpha, linewidth=0, zorder=2 * (len(chosen) - place))
         ax.plot(x, place + 1.6 * ridge, color=BULK, linewidth=1.0, zorder=2 * (len(chosen) - place) + 1, gid=f"ridge {place}")
         values = result.eigenvalues[chosen[place]]
-        ax.plot(values, np.full(len(values), place + 0.08), "|", color=OUTLIER, markersize=7, zorder=2 * (len(chosen) - place) + 1)
+        ax.plot(values, np.full(len(values), place + 0.08), "|", color=OUTLIER, markersize=7, zorder=2 * (len(chosen) - place) + 1,
+                label="largest eigenvalues" if place == 0 else None)  # fmt: skip
     ax.set_xscale("asinh", linear_width=width)
     ax.set_xlim(low, high)
     _asinh_ticks(ax, width, low, high, vertical=False)
     ax.set_ylim(-0.1, len(chosen) + 0.9)
     ax.set_yticks(np.arange(len(chosen)), [number(float(result.steps[i])) for i in chosen])
     ax.set_xlabel("eigenvalue λ", fontsize=NORMAL, color=TEXT)
-    ax.set_ylabel("step", fontsize=NORMAL, color=TEXT)
+    ax.set_ylabel("step; heights are logarithms over four decades", fontsize=NORMAL, color=TEXT)
+    ax.legend(fontsize=SMALL, loc="upper right", framealpha=0.9, edgecolor="none")
     if title is not None:
         ax.set_title(title, fontsize=LARGE, color=TEXT, loc="left")
     return ax
@@ -175,6 +179,9 @@ def edge_of_stability(result: Any, ax: Axes | None = None, *, title: str | None 
     thresholds = np.asarray(result.thresholds, dtype=float)
     if np.isfinite(thresholds).any():
         ax.plot(result.steps, thresholds, color=OUTLIER, linestyle="--", linewidth=1.4, label=_threshold(result), gid="threshold")
+    shown = np.concatenate([values.ravel(), thresholds[np.isfinite(thresholds)]])
+    if np.all(shown > 0) and float(shown.max()) > _WIDE * float(values[:, 0].min()):
+        ax.set_yscale("log")
     ax.set_xlabel("step", fontsize=NORMAL, color=TEXT)
     ax.set_ylabel(f"eigenvalue of the {_matrix(result)}", fontsize=NORMAL, color=TEXT)
     if title is not None:
@@ -226,11 +233,12 @@ def _draw_overlaps(ax: Axes, result: Any) -> None:
     ax.plot(result.steps, result.gradient_overlaps, "s--", color=_GREEN, markersize=3, linewidth=1.2, label=f"gradient in the top {k}",
             gid="gradient overlap")  # fmt: skip
     ax.axhline(result.null_overlap, color=UNRESOLVED, linewidth=1.2, linestyle=":", label=f"by chance: {number(result.null_overlap, 2)}")
-    ax.set_ylim(-0.04, 1.08)
+    ax.set_ylim(-0.04, 1.5)  # room for the legend above the curves, which go anywhere
+    ax.set_yticks(np.linspace(0, 1, 6))
     ax.set_xlabel("step", fontsize=NORMAL, color=TEXT)
     ax.set_ylabel("squared cosine", fontsize=NORMAL, color=TEXT)
     ax.set_title("overlaps", fontsize=LARGE, color=TEXT, loc="left")
-    ax.legend(fontsize=SMALL, framealpha=0.9, edgecolor="none")
+    ax.legend(fontsize=SMALL, loc="upper left", framealpha=0.9, edgecolor="none")
 
 
 def _draw_loss(ax: Axes, result: Any) -> None:

@@ -367,6 +367,80 @@ class TestObjectives:
         assert row.approximation == pytest.approx(row.truth.value, rel=1e-6) and row.verdict == "ok"
         assert table["loss_decrease"].truth.value > table["loss_decrease"].null > 0
 
+    def test_a_diagonal_step_that_raises_the_loss_says_why(self):
+        """A gradient in a leading eigenvector that is spread over all entries: the exact diagonal's step is far too long."""
+        n = 200
+        u = np.random.default_rng(0).standard_normal(n)
+        u /= np.linalg.norm(u)
+        matrix, g, damping = 5 * np.outer(u, u) + 0.01 * np.eye(n), 0.3 * u, 0.5
+        loss = lambda step: float(g @ step + 0.5 * step @ matrix @ step)  # noqa: E731
+        table = critique(matrix, approximate(matrix, "diagonal"), gradient=g, loss=loss, dampings=[damping])
+        step = g / (np.diag(matrix) + damping)
+        decrease, best = -loss(-step), (g @ step) / (step @ matrix @ step)
+        row = table["predicted_decrease"]
+        assert row.truth.value == pytest.approx(decrease, rel=1e-9) and decrease < 0 < row.approximation
+        assert "the loss rises because" in row.note and f"({best:.2g} of the step)" in row.note
+        assert table["loss_decrease"].approximation == pytest.approx(decrease, rel=1e-9)
+        # With a third-order term that the matrix knows nothing of, it is the quadratic model that is to blame.
+        cubic = lambda step: loss(step) - 40 * float(u @ step) ** 3  # noqa: E731
+        row = critique(matrix, matrix, gradient=g, loss=cubic, dampings=[damping])["predicted_decrease"]
+        assert "not quadratic that far" in row.note
+        fine = critique(matrix, matrix, gradient=g, loss=loss, dampings=[1.0])["predicted_decrease"]
+        assert "rises" not in row.note and ";" not in fine.note
+
+    @pytest.fixture
+    def trained(self):
+        torch = pytest.importorskip("torch")
+        torch.manual_seed(0)
+        generator = torch.Generator().manual_seed(1)
+        y = torch.arange(120) % 4
+        x = 2 * torch.randn(4, 8, generator=generator).double()[y] + torch.randn(120, 8, generator=generator).double()
+        model = torch.nn.Sequential(torch.nn.Linear(8, 24), torch.nn.Tanh(), torch.nn.Linear(24, 4)).double()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        for _ in range(40):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+        optimizer.zero_grad()
+        return ls.objective(model, "cross_entropy", (x, y), batch_size=30)
+
+    def test_a_report_saves_the_products_of_steps_and_eigenvectors(self, trained):
+        report = ls.curvature_report(trained, num_steps=60, num_probes=1, batches=False)
+        diagonal = approximate(trained, "diagonal", method="exact")
+        options = {"num_steps": 60, "num_probes": 1, "num_pairs": 3}
+        alone, saved = critique(trained, diagonal, **options), critique(trained, diagonal, truth=report, **options)
+        dense, g, theta = np.asarray(trained.hessian().to_dense()), trained.gradient(), trained.parameters()
+        w, u = np.linalg.eigh(dense)
+        for row in saved.rows:
+            if not row.property.startswith("newton_step_cosine"):
+                continue
+            damping = 2 * max(-w[0], 0) + {0: 1e-3, 1: 1e-2, 2: 1e-1}[list(saved.properties).index(row.property) - 11] * abs(w).max()
+            one, two = np.linalg.solve(dense + damping * np.eye(len(g)), g), g / (np.diag(dense) + damping)
+            exact = one @ two / np.linalg.norm(one) / np.linalg.norm(two)
+            low, high = row.estimate.confidence_interval(0.95)
+            assert low - 1e-6 <= exact <= high + 1e-6 and row.approximation == pytest.approx(exact, abs=1e-3)
+        middle = 2 * max(-w[0], 0) + 1e-2 * abs(w).max()
+        step = np.linalg.solve(dense + middle * np.eye(len(g)), g)
+        decrease = trained.value() - trained.with_parameters(theta - step).value()
+        assert saved["loss_decrease"].truth.value == pytest.approx(decrease, rel=1e-3)
+        top = u[:, np.argsort(-abs(w))[:3]]
+        entries = np.argsort(-abs(np.diag(dense)))[:3]
+        overlap, interval = np.sum(top[entries] ** 2) / 3, saved["top_subspace_overlap"].estimate.confidence_interval(0.95)
+        assert interval[0] - 1e-9 <= overlap <= interval[1] + 1e-9
+        assert saved["top_subspace_overlap"].approximation == pytest.approx(overlap, abs=1e-2)
+        assert saved.num_matvecs <= alone.num_matvecs - 120  # the density, the pairs, and three solves
+
+    def test_a_report_at_other_parameters_gives_no_steps(self, trained):
+        """The run along another gradient is not taken for this one's steps."""
+        theta = trained.parameters()
+        elsewhere = trained.with_parameters(theta + 0.3 * np.random.default_rng(0).standard_normal(len(theta)))
+        report = ls.curvature_report(elsewhere, num_steps=60, num_probes=1, batches=False)
+        diagonal = approximate(trained, "diagonal", method="exact")
+        found = critique(trained, diagonal, truth=report, num_steps=60, dampings=[1.0])["newton_step_cosine[1]"]
+        dense, g = np.asarray(trained.hessian().to_dense()), trained.gradient()
+        one, two = np.linalg.solve(dense + np.eye(len(g)), g), g / (np.diag(dense) + 1)
+        assert found.approximation == pytest.approx(one @ two / np.linalg.norm(one) / np.linalg.norm(two), abs=1e-5)
+
     def test_at_a_minimum(self):
         torch = pytest.importorskip("torch")
         model = torch.nn.Linear(3, 1, bias=False).double()

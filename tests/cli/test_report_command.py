@@ -149,7 +149,7 @@ def test_page_of_a_network(whole):
     check_page(page, numbers, folder / "report.html")
     assert {path.name for path in folder.iterdir()} == {"report.html", "report.json"}
     sections = numbers["sections"]
-    assert list(sections) == ["model", "plan", "check", "spectra", "metrics", "blocks", "critique", "landscape", "again"]
+    assert list(sections) == ["model", "plan", "check", "spectra", "metrics", "blocks", "classes", "critique", "landscape", "again"]
     assert (numbers["status"], numbers["seed"], numbers["order"]) == ("complete", 3, 57)
     assert "--seed 3" in numbers["command"] and numbers["versions"]["linop-spectra"] == ls.__version__ and "torch" in numbers["versions"]
     assert sections["check"]["passed"] is True and sections["again"]["command"] == numbers["command"]
@@ -180,6 +180,112 @@ def test_numbers_are_those_of_the_matrix(whole):
     line = sections["landscape"]["line"]
     middle = len(line["distances"]) // 2
     assert line["distances"][middle] == 0 and line["loss"][0][middle] == pytest.approx(objective.value(), rel=1e-9)
+
+
+def test_class_structure_of_a_classifier(whole):
+    """Traces and eigenvalues of the parts beside dense matrices, a picture for each matrix, and the map of the means."""
+    _, folder, _, numbers = whole
+    namespace = {"ls": ls}
+    exec(NETWORK, namespace)
+    objective = namespace["make"]()
+    structure = objective.class_structure()
+    section = numbers["sections"]["classes"]
+    assert section["omitted"] == {}
+    rows = {row[0].split(",")[0].split(" ")[0]: row for row in section["tables"]["decomposition"]["rows"]}
+    assert list(rows) == ["Hessian", "Gauss-Newton", "residual", "A₁", "A₂", "B₁", "B₂"]
+    for key, matrix in {"Hessian": objective.hessian(), "Gauss-Newton": objective.ggn(), "residual": objective.residual(),
+                        "A₁": structure.A1, "A₂": structure.A2, "B₁": structure.B1, "B₂": structure.B2}.items():  # fmt: skip
+        eigenvalues = np.linalg.eigvalsh(matrix.to_dense())
+        _, trace, low, high, _, _, largest, _ = rows[key]
+        margin = 1e-9 if low == high else high - low  # 95 % and more
+        assert abs(trace - eigenvalues.sum()) <= margin and largest == pytest.approx(eigenvalues[-1], rel=1e-3)
+    assert rows["A₁"][2] == rows["A₁"][3]  # exact
+    gram = section["tables"]["largest_eigenvalues"]
+    place = gram["columns"].index("A1+A2+B1, inner products")
+    dense = (structure.A1 + structure.A2 + structure.B1).to_dense()
+    np.testing.assert_allclose([row[place] for row in gram["rows"]], np.linalg.eigvalsh(dense)[::-1][: len(gram["rows"])], atol=1e-9)
+    classes = section["tables"]["classes"]["rows"]
+    means = np.asarray(structure.class_means())
+    np.testing.assert_allclose([row[5] for row in classes], np.linalg.norm(means, axis=1), rtol=1e-9)
+    assert sum(row[1] for row in classes) == 40
+    text = (folder / "report.html").read_text()
+    part = text[text.index('<section id="classes">') :]
+    assert part[: part.index("</section>")].count("<img ") == 8
+    assert "all 40 examples" in part and f"{section['num_matvecs']:,} products" in part
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_class_structure_of_a_regression_says_why_not(report, script):
+    pytest.importorskip("torch")
+    path = script(
+        "import torch\n"
+        "def make():\n"
+        "    torch.manual_seed(0)\n"
+        "    return ls.objective(torch.nn.Linear(3, 2).double(), 'mse', (torch.randn(9, 3).double(), torch.randn(9, 2).double()))\n"
+    )
+    _, page, numbers = report(f"{path}:make", "--quick")
+    why = numbers["sections"]["classes"]["omitted"]["the class structure"]
+    assert "softmax cross-entropy" in why and why.endswith(".") and why in "".join(page.words)
+    assert numbers["sections"]["classes"]["num_matvecs"] == 0
+
+
+def test_without_scikit_learn_the_map_says_so(monkeypatch, network):
+    from linop_spectra.cli.report_classes import _draw_means
+    from linop_spectra.cli.report_work import Work
+    from linop_spectra.cli.target import load_target
+
+    monkeypatch.setitem(sys.modules, "sklearn.manifold", None)
+    section, work = Section("classes", "Class structure"), Work(load_target(network), Extent.of(8, False), 0)
+    _draw_means(work, section, work.objective.class_structure())
+    assert [part.kind for part in section.parts[:1]] == ["note"] and "scikit-learn" in section.parts[0].text
+    assert len(section.parts) == 2 and not section.omitted  # the map is there all the same
+
+
+@pytest.mark.usefixtures("without_figures")
+@pytest.mark.parametrize("matrix_name", ["hessian", "ggn"])
+def test_products_of_each_section_are_those_of_the_operators(network, monkeypatch, matrix_name):
+    """What the page states, against the counters of all operators that were made, and the passes of the class means."""
+    from linop_spectra.cli import report as module
+    from linop_spectra.cli.report_work import Work
+    from linop_spectra.cli.target import load_target
+    from linop_spectra.curvature.matrices import CurvatureOperator
+    from linop_spectra.curvature.output_space import OutputSpace, OutputSpaceOperator
+
+    made, pushed = [], []
+    begin, push = CurvatureOperator.__init__, OutputSpace.push
+
+    def making(self, *args, **options):
+        begin(self, *args, **options)
+        made.append(self)
+
+    monkeypatch.setattr(CurvatureOperator, "__init__", making)
+    monkeypatch.setattr(OutputSpace, "push", lambda self, x, *rest: pushed.append(x.shape[1]) or push(self, x, *rest))
+    work = Work(load_target(network, matrix_name), Extent.of(8, False), 0)
+
+    def spent():
+        """Whole products; those with a batch of the sixteen as their share, and parts of G as the passes that they are."""
+        of_data = sum(
+            one.num_matvecs * (1.0 if one.objective.num_examples == 40 else 1 / 16 if one.objective.num_examples > 1 else 1.0)
+            for one in made if not isinstance(one, OutputSpaceOperator)
+        )  # fmt: skip
+        return of_data + sum(pushed)
+
+    sums = {}
+
+    def watched(compute):
+        def call(work, section, progress):
+            before = spent()
+            compute(work, section, progress)
+            sums[section.key] = (spent() - before, section)
+        return call
+
+    plan = [(section, watched(compute), weight, measures) for section, compute, weight, measures in module.planned(work)]
+    monkeypatch.setattr(module, "planned", lambda _: plan)
+    sections, _ = module.measure(work, None)
+    assert len(sums) == len(sections) == 9 and sum(section.num_matvecs for section in sections) > 200
+    for key, (found, section) in sums.items():
+        if key != "check":  # which makes one of its five products on a small part of the data
+            assert section.num_matvecs == pytest.approx(found, abs=0.5), key
 
 
 @pytest.mark.usefixtures("without_figures")
@@ -356,13 +462,14 @@ def test_an_interrupt_before_any_result_writes_nothing(script, start, tmp_path):
 
 
 @pytest.mark.usefixtures("without_figures")
-def test_progress_only_grows_and_ends_at_the_total(matrix):
+@pytest.mark.parametrize("kind", ["matrix", "network"])
+def test_progress_only_grows_and_ends_at_the_total(kind, request):
     from linop_spectra.cli.report import measure
     from linop_spectra.cli.report_work import Work
     from linop_spectra.cli.target import load_target
 
     calls = []
-    work = Work(load_target(str(matrix)), Extent.of(16, True), 0)
+    work = Work(load_target(str(request.getfixturevalue(kind))), Extent.of(16, kind == "matrix"), 0)
     sections, interrupted = measure(work, lambda done, total: calls.append((done, total)))
     assert not interrupted and all(section.seconds >= 0 for section in sections)
     done = [one for one, _ in calls]

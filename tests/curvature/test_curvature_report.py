@@ -224,3 +224,28 @@ def test_nothing_of_the_model_changes():
     curvature_report(ls.objective(model, "cross_entropy", (x, y)), extra="all", sampling=True, num_steps=6)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert torch.equal(torch.random.get_rng_state(), state) and all(p.grad is None and p.requires_grad for p in model.parameters())
+
+
+def test_kappa_lies_between_zero_and_the_number_of_parameters():
+    """Batches that differ in one direction alone: the variance along it is P times the mean over all directions."""
+    torch = pytest.importorskip("torch")
+    generator, n = torch.Generator().manual_seed(0), 30
+    inputs = torch.zeros(64, n, dtype=torch.float64)
+    inputs[:, 3] = torch.randn(64, generator=generator, dtype=torch.float64)
+    objective = ls.objective(torch.nn.Linear(n, 1, bias=False).double(), "mse", (inputs, torch.zeros(64, 1).double()), batch_size=8)
+    report = curvature_report(objective, num_probes=20)
+    hessians = [2 * float((inputs[i : i + 8, 3] ** 2).mean()) for i in range(0, 64, 8)]
+    along = report.batches.hessian.directional[1].value
+    assert along == pytest.approx(np.var(hessians, ddof=1), rel=1e-9)
+    low, high = report["kappa_largest"].confidence_interval(0.99)
+    assert low <= n <= high and report["kappa_largest"].value > n / 2
+
+
+def test_the_run_along_the_gradient_is_kept():
+    torch = pytest.importorskip("torch")
+    generator = torch.Generator().manual_seed(0)
+    data = torch.randn(20, 3, generator=generator).double(), torch.arange(20) % 3
+    objective = ls.objective(torch.nn.Linear(3, 3).double(), "cross_entropy", data)
+    run = curvature_report(objective, num_probes=2, batches=False).along_gradient
+    g, dense = objective.gradient(), objective.hessian().to_dense()
+    assert run.alphas[0, 0] == pytest.approx(g @ dense @ g / (g @ g), rel=1e-10)

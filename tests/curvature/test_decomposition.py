@@ -115,15 +115,74 @@ def test_save_table_and_figure(tmp_path):
 def test_time_budget_and_progress():
     seen = []
     found = decomposition(objective_of("mlp"), num_steps=6, progress=lambda done, total: seen.append((done, total)))
-    assert (6, 6) in seen and found["hessian"].status == "complete"
+    done, totals = zip(*seen, strict=True)
+    assert list(done) == sorted(done) and len(set(totals)) == 1 and done[-1] == totals[-1] and len(seen) > 12
+    early = sum(2 * (6 - found[name].num_steps) for name in ("A1", "A2"))  # their ranks are small, so that their runs end early
+    assert totals[-1] >= found.num_matvecs + found.num_marker_products >= totals[-1] - 4 * early - 2 and early > 0
+    assert found["hessian"].status == "complete"
     short = decomposition(objective_of("mlp"), num_steps=30, time_budget=1e-9)
     assert short["hessian"].status == "time budget" and 1 <= short["hessian"].num_steps < 30
 
 
-@pytest.mark.parametrize("options, words", [({"num_steps": 0}, "num_steps"), ({"cross_class_means": "yes"}, "cross_class_means")])
+def test_what_is_known_is_not_measured_again():
+    objective = objective_of("mlp")
+    known = {"hessian": ls.spectral_density(objective.hessian(), num_steps=7), "B2": ls.spectral_density(objective.hessian(), num_steps=3)}
+    found = decomposition(objective, num_steps=5, num_probes=1, known=known, cross_class_means=False)
+    assert found["hessian"] is known["hessian"] and found["B2"] is known["B2"] and tuple(found) == NAMES
+    assert found.num_matvecs == sum(found[name].num_matvecs for name in NAMES if name not in known)
+    everything = dict.fromkeys(NAMES, known["hessian"])
+    assert decomposition(objective, num_steps=5, known=everything, cross_class_means=False).num_matvecs == 0
+
+
+def test_parts_of_low_rank_from_inner_products():
+    """Spectra from Gram matrices: their extreme nodes and traces are those of the dense matrices, and they take no products."""
+    objective = objective_of("mlp")
+    structure, n = objective.class_structure(), objective.num_parameters
+    found = decomposition(objective, num_steps=n, structure=structure, low_rank_parts="gram")
+    assert found.num_matvecs == sum(found[name].num_matvecs for name in ("hessian", "ggn", "residual", "B2"))
+    for name in ("A1", "A2", "B1"):
+        exact = np.linalg.eigvalsh(getattr(structure, name).to_dense())
+        nodes = found[name].nodes
+        np.testing.assert_allclose(nodes[[0, -1]], exact[[0, -1]], atol=1e-10)
+        low, high = found[name].trace().confidence_interval(0.999)
+        assert low - 1e-10 <= exact.sum() <= high + 1e-10
+        for value in nodes[nodes > 1e-9]:  # every node that is not zero is an eigenvalue
+            assert np.abs(exact - value).min() < 1e-9
+    by_classes = decomposition(objective, num_steps=4, cross_class_means=False, low_rank_parts="gram")
+    assert by_classes.num_matvecs == sum(by_classes[name].num_matvecs for name in ("hessian", "ggn", "residual", "B1", "B2"))
+
+
+def test_products_of_the_markers_are_counted():
+    objective = objective_of("mlp")
+    structure = objective.class_structure()
+    space, pushed, pulled = structure._means.space, [], []
+    push, pull = type(space).push, type(space).pull
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(space), "push", lambda self, x, *rest: pushed.append(x.shape[1]) or push(self, x, *rest))
+        patch.setattr(type(space), "pull", lambda self, k, *rest: pulled.append(k) or pull(self, k, *rest))
+        known = {name: ls.spectral_density(objective.ggn(), num_steps=3) for name in NAMES}
+        found = decomposition(objective, num_steps=3, known=known, structure=structure)
+    assert found.num_matvecs == 0 and sum(pushed) == sum(pulled) == found.num_marker_products > 0
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"num_steps": 0}, "num_steps"), ({"cross_class_means": "yes"}, "cross_class_means"),
+        ({"low_rank_parts": "exact"}, "low_rank_parts"), ({"known": {"C": None}}, "known"),
+    ],
+)  # fmt: skip
 def test_wrong_options(options, words):
     with pytest.raises(ValueError, match=words):
         decomposition(objective_of("mlp"), **options)
+
+
+def test_what_belongs_to_another_objective():
+    objective = objective_of("mlp")
+    with pytest.raises(ValueError, match="structure is that of another objective"):
+        decomposition(objective, structure=objective_of("mlp").class_structure())
+    with pytest.raises(ValueError, match="of order 3"):
+        decomposition(objective, known={"ggn": ls.spectral_density(np.eye(3), num_steps=1)})
 
 
 def test_not_an_objective():

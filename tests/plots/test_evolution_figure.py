@@ -54,10 +54,26 @@ def test_ridges_stand_above_each_other_in_order():
     assert len(spectrum_ridge(many).get_yticks()) == 12
 
 
+def test_legends_stand_beside_the_curves():
+    """The legend of the overlaps covers no point, wherever the curves go."""
+    for level in (0.0, 0.5, 1.0):
+        panels = evolution_overview(result(overlaps=np.full(3, level), gradient_overlaps=np.full(3, level)))
+        panels[0].figure.canvas.draw()
+        box = panels[2].get_legend().get_window_extent()
+        points = panels[2].transData.transform([(step, level) for step in (0.0, 10.0, 30.0)])
+        assert not any(box.contains(*point) for point in points)
+    assert [text.get_text() for text in spectrum_ridge(result()).get_legend().get_texts()] == ["largest eigenvalues"]
+
+
 def test_edge_of_stability_shows_eigenvalues_and_threshold():
     ax = edge_of_stability(result())
     assert artist(ax, "largest").get_ydata().tolist() == list(TOPS) and set(artist(ax, "threshold").get_ydata()) == {7.0}
     assert any("2 / learning rate" in text.get_text() for text in ax.get_legend().get_texts())
+    assert ax.get_yscale() == "linear"
+    far = edge_of_stability(result(thresholds=np.full(3, 700.0)))
+    low, high = far.get_ylim()
+    assert far.get_yscale() == "log" and low < 1.0 and high > 700.0  # what is far below the threshold keeps its shape
+    assert edge_of_stability(result(thresholds=np.full(3, 700.0), eigenvalues=-result().eigenvalues)).get_yscale() == "linear"
     without = edge_of_stability(result(thresholds=np.full(3, np.nan)))
     assert not without.findobj(lambda a: a.get_gid() == "threshold")
     adam = edge_of_stability(result(method="adam", momentum=0.9))
