@@ -37,9 +37,8 @@ class CauchySteps(Optimizer):
     Examples
     --------
     >>> import torch, linop_spectra as ls
-    >>> from linop_spectra.optim.cauchy import CauchySteps
     >>> objective = ls.objective(torch.nn.Linear(3, 1).double(), "mse", (torch.eye(3).double(), torch.ones(3, 1).double()))
-    >>> theta, info = CauchySteps(evaluate=True).step(objective, objective.parameters())
+    >>> theta, info = ls.optim.CauchySteps(evaluate=True).step(objective, objective.parameters())
     >>> round(info.ratio, 9)  # the loss is a quadratic
     1.0
     """
@@ -72,7 +71,7 @@ class CauchySteps(Optimizer):
             curvature = quadratic / square
             state["learning_rate"], message = self._rate(start, curvature)
             predicted = state["learning_rate"] * square - 0.5 * state["learning_rate"] ** 2 * quadratic
-        eta = float(state.get("learning_rate", start.state.get("learning_rate")))
+        eta = float(state["learning_rate"] if due else start.state["learning_rate"])
         return Proposal(
             -eta * start.gradient, state=state, rejected_state={"learning_rate": eta / 2}, predicted_decrease=predicted, learning_rate=eta,
             refreshed=due, message=message, details={"gradient_curvature": curvature} if due else {},

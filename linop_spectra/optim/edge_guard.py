@@ -79,11 +79,9 @@ class EdgeOfStabilityGuard(Optimizer):
     Examples
     --------
     >>> import torch, linop_spectra as ls
-    >>> from linop_spectra.optim.edge_guard import EdgeOfStabilityGuard
-    >>> from linop_spectra.optim.momentum import GradientDescent
     >>> objective = ls.objective(torch.nn.Linear(1, 1, bias=False).double(), "mse", (torch.ones(1, 1).double(), torch.ones(1, 1).double()))
-    >>> method, theta = EdgeOfStabilityGuard(GradientDescent(learning_rate=1.1)), objective.parameters()  # the curvature is 2
-    >>> theta, info = method.step(objective, theta)
+    >>> method = ls.optim.EdgeOfStabilityGuard(ls.optim.GradientDescent(learning_rate=1.1))
+    >>> theta, info = method.step(objective, objective.parameters())  # the curvature is 2
     >>> round(info.details["sharpness"], 6), round(info.learning_rate, 6)
     (2.0, 0.95)
     """

@@ -29,7 +29,7 @@ def make_matrix(matrix: Matrix, objective: Objective) -> LinearOperator:
     """The curvature matrix of an objective that `matrix` names or makes."""
     if callable(matrix):
         return matrix(objective)
-    return getattr(objective, matrix)()  # type: ignore[no-any-return]
+    return getattr(objective, matrix)()
 
 
 class Start:

@@ -72,6 +72,9 @@ class HessianFree(Optimizer):
 
     A step that does not lower the loss at any length is rejected, and the damping goes up tenfold.
 
+    Conjugate gradients lose orthogonality once Ritz values have converged, and then magnify rounding; with a small damping the steps carry
+    it on. Runs in two frameworks, or on two machines, agree to many digits only with few steps of conjugate gradients or much damping.
+
     Examples
     --------
     >>> import torch, linop_spectra as ls

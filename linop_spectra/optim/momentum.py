@@ -40,11 +40,10 @@ class HeavyBall(Optimizer):
     Examples
     --------
     >>> import torch, linop_spectra as ls
-    >>> from linop_spectra.optim.momentum import HeavyBall
     >>> _ = torch.manual_seed(0)
     >>> x = torch.randn(40, 3, dtype=torch.float64)
     >>> objective = ls.objective(torch.nn.Linear(3, 1).double(), "mse", (x, x.sum(dim=1, keepdim=True)))
-    >>> method = HeavyBall.from_spectrum(ls.spectral_density(objective.hessian()))
+    >>> method = ls.optim.HeavyBall.from_spectrum(ls.spectral_density(objective.hessian()))
     >>> theta = objective.parameters()
     >>> for _ in range(40):
     ...     theta, info = method.step(objective, theta)
@@ -83,7 +82,7 @@ class HeavyBall(Optimizer):
         return cls(**cls._arguments(_FROM[cls._method](spectrum, weight_decay=weight_decay)), **options)
 
     @classmethod
-    def _arguments(cls, parameters: FirstOrderParameters) -> dict[str, float]:
+    def _arguments(cls, parameters: FirstOrderParameters) -> dict[str, Any]:
         return {"learning_rate": parameters.learning_rate, "momentum": parameters.momentum}
 
     @property
@@ -103,7 +102,8 @@ class Nesterov(HeavyBall):
 
     :math:`v_{t+1} = \beta v_t + g_t` and :math:`\theta_{t+1} = \theta_t - \eta (g_t + \beta v_{t+1})`, as in
     ``torch.optim.SGD(nesterov=True)``. With a constant learning rate these parameters are the extrapolated points of Nesterov's method,
-    :math:`\theta_t = w_t + \beta (w_t - w_{t-1})` with :math:`w_{t+1} = \theta_t - \eta g_t` (I. Sutskever, J. Martens, G. Dahl and G. Hinton, ICML 2013).
+    :math:`\theta_t = w_t + \beta (w_t - w_{t-1})` with :math:`w_{t+1} = \theta_t - \eta g_t` (I. Sutskever, J. Martens, G. Dahl and
+    G. Hinton, ICML 2013).
 
     A step costs one gradient; with `evaluate` also one value of the loss.
 
@@ -115,9 +115,8 @@ class Nesterov(HeavyBall):
     Examples
     --------
     >>> import torch, linop_spectra as ls
-    >>> from linop_spectra.optim.momentum import Nesterov
     >>> objective = ls.objective(torch.nn.Linear(3, 1), "mse", (torch.ones(4, 3), torch.ones(4, 1)))
-    >>> method, theta = Nesterov(learning_rate=0.1, momentum=0.5), objective.parameters()
+    >>> method, theta = ls.optim.Nesterov(learning_rate=0.1, momentum=0.5), objective.parameters()
     >>> for _ in range(30):
     ...     theta, info = method.step(objective, theta)
     >>> info.loss < 1e-6
@@ -138,9 +137,8 @@ class GradientDescent(HeavyBall):
     Examples
     --------
     >>> import torch, linop_spectra as ls
-    >>> from linop_spectra.optim.momentum import GradientDescent
     >>> objective = ls.objective(torch.nn.Linear(3, 1), "mse", (torch.ones(4, 3), torch.ones(4, 1)))
-    >>> theta, info = GradientDescent(learning_rate=0.01, evaluate=True).step(objective, objective.parameters())
+    >>> theta, info = ls.optim.GradientDescent(learning_rate=0.01, evaluate=True).step(objective, objective.parameters())
     >>> info.actual_decrease > 0
     True
     """
@@ -152,7 +150,7 @@ class GradientDescent(HeavyBall):
         super().__init__(learning_rate=learning_rate, momentum=0.0, evaluate=evaluate)
 
     @classmethod
-    def _arguments(cls, parameters: FirstOrderParameters) -> dict[str, float]:
+    def _arguments(cls, parameters: FirstOrderParameters) -> dict[str, Any]:
         return {"learning_rate": parameters.learning_rate}
 
 

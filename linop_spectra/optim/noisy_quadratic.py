@@ -66,8 +66,8 @@ class NoisyQuadratic:
 
     Examples
     --------
-    >>> from linop_spectra.optim.noisy_quadratic import NoisyQuadratic
-    >>> model = NoisyQuadratic([1.0, 0.1], noise=0.01)
+    >>> import linop_spectra as ls
+    >>> model = ls.optim.NoisyQuadratic([1.0, 0.1], noise=0.01)
     >>> model.stationary_variance(0.5).round(6)  # 0.5 * 0.01 / (1.0 * (2 - 0.5)) along the first
     array([0.003333, 0.025641])
     >>> model.expected_loss([0, 10, 1000], 0.5).round(4)
@@ -124,15 +124,13 @@ class NoisyQuadratic:
         Examples
         --------
         >>> import torch, linop_spectra as ls
-        >>> from linop_spectra.optim.momentum import GradientDescent
-        >>> from linop_spectra.optim.noisy_quadratic import NoisyQuadratic
         >>> _ = torch.manual_seed(0)
         >>> x, y = torch.randn(40, 3).double(), torch.randn(40, 1).double()
         >>> objective = ls.objective(torch.nn.Linear(3, 1).double(), "mse", (x, y))
-        >>> theta, method = objective.parameters(), GradientDescent(learning_rate=0.1)
+        >>> theta, method = objective.parameters(), ls.optim.GradientDescent(learning_rate=0.1)
         >>> for _ in range(5):
         ...     theta, info = method.step(objective, theta)
-        >>> bool(abs(NoisyQuadratic.measured(objective).expected_loss(4, 0.1) - info.loss) < 1e-9)
+        >>> bool(abs(ls.optim.NoisyQuadratic.measured(objective).expected_loss(4, 0.1) - info.loss) < 1e-9)
         True
         """
         modes = measured_modes(
@@ -291,7 +289,7 @@ class NoisyQuadratic:
                 top, bottom = 1 + 2 * beta + 2 * beta**2 - beta * (1 + 2 * beta) * q, (1 - beta * q) * (1 + (1 + 2 * beta) * q)
                 bounded = (h > 0) & (1 + (1 + 2 * beta) * q > 0)
             else:
-                top, bottom = 1 + beta, (1 - beta) * (2 * (1 + beta) - eta * h)
+                top, bottom = np.full(h.shape, 1 + beta), (1 - beta) * (2 * (1 + beta) - eta * h)
                 bounded = (h > 0) & (bottom > 0)
             out = np.where(bounded, eta * self.noise / h * top / bottom, math.inf)
         return np.where(self.noise == 0, 0.0, out)

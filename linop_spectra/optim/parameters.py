@@ -39,8 +39,7 @@ class FirstOrderParameters:
     Examples
     --------
     >>> import linop_spectra as ls
-    >>> from linop_spectra.optim.parameters import heavy_ball_parameters
-    >>> found = heavy_ball_parameters(largest=1.0, smallest=0.01)
+    >>> found = ls.optim.heavy_ball_parameters(largest=1.0, smallest=0.01)
     >>> learning_rate, momentum = found
     >>> round(learning_rate, 5), round(momentum, 5), round(found.rate, 5)
     (3.30579, 0.66942, 0.81818)
@@ -87,8 +86,8 @@ def gradient_descent_parameters(*, largest: float, smallest: float) -> FirstOrde
 
     Examples
     --------
-    >>> from linop_spectra.optim.parameters import gradient_descent_parameters
-    >>> found = gradient_descent_parameters(largest=1.0, smallest=0.01)
+    >>> import linop_spectra as ls
+    >>> found = ls.optim.gradient_descent_parameters(largest=1.0, smallest=0.01)
     >>> round(found.learning_rate, 4), round(found.rate, 5)
     (1.9802, 0.9802)
     """
@@ -124,8 +123,8 @@ def heavy_ball_parameters(*, largest: float, smallest: float) -> FirstOrderParam
 
     Examples
     --------
-    >>> from linop_spectra.optim.parameters import heavy_ball_parameters
-    >>> learning_rate, momentum = heavy_ball_parameters(largest=1.0, smallest=0.001)
+    >>> import linop_spectra as ls
+    >>> learning_rate, momentum = ls.optim.heavy_ball_parameters(largest=1.0, smallest=0.001)
     >>> round(learning_rate, 5), round(momentum, 5)
     (3.75853, 0.88114)
     """
@@ -162,8 +161,8 @@ def nesterov_parameters(*, largest: float, smallest: float) -> FirstOrderParamet
 
     Examples
     --------
-    >>> from linop_spectra.optim.parameters import nesterov_parameters
-    >>> found = nesterov_parameters(largest=1.0, smallest=0.01)
+    >>> import linop_spectra as ls
+    >>> found = ls.optim.nesterov_parameters(largest=1.0, smallest=0.01)
     >>> round(found.learning_rate, 5), round(found.rate, 5), round(1 - 2 / 301**0.5, 5)
     (1.3289, 0.88472, 0.88472)
     """
@@ -199,8 +198,8 @@ def convergence_rate(learning_rate: float, momentum: float = 0.0, *, eigenvalues
 
     Examples
     --------
-    >>> from linop_spectra.optim.parameters import convergence_rate
-    >>> convergence_rate(0.5, eigenvalues=[1.0, 3.0, 5.0])
+    >>> import linop_spectra as ls
+    >>> ls.optim.convergence_rate(0.5, eigenvalues=[1.0, 3.0, 5.0])
     array([0.5, 0.5, 1.5])
     """
     check_method(method)
@@ -268,9 +267,8 @@ def curvature_range(spectrum: SpectralDensity | EigenResult | LanczosResult, *, 
     Examples
     --------
     >>> import numpy as np, linop_spectra as ls
-    >>> from linop_spectra.optim.parameters import curvature_range
     >>> S = ls.spectral_density(ls.diagonal_operator(np.repeat([-0.1, 0.0, 0.5, 4.0], 25)), num_steps=10)
-    >>> ends = curvature_range(S)
+    >>> ends = ls.optim.curvature_range(S)
     >>> round(ends.smallest, 6), round(ends.largest, 6)
     (0.5, 4.0)
     """
@@ -329,8 +327,7 @@ def heavy_ball_from(spectrum: SpectralDensity | EigenResult | LanczosResult, *, 
     Examples
     --------
     >>> import numpy as np, linop_spectra as ls
-    >>> from linop_spectra.optim.parameters import heavy_ball_from
-    >>> found = heavy_ball_from(ls.eigsh(ls.diagonal_operator(np.linspace(0.01, 1.0, 100)), 2, which="BE"))
+    >>> found = ls.optim.heavy_ball_from(ls.eigsh(ls.diagonal_operator(np.linspace(0.01, 1.0, 100)), 2, which="BE"))
     >>> round(found.learning_rate, 4), round(found.momentum, 4)
     (3.3058, 0.6694)
     """

@@ -17,19 +17,19 @@ from .momentum import ZERO_GRADIENT, forgotten, momentum_step
 from .optimizer import Optimizer, Proposal, check_number
 from .parameters import FirstOrderMethod, heavy_ball_parameters, known_positive, nesterov_parameters
 
-_MEASURED = ("learning_rate", "momentum", "largest", "smallest", "batch_shift")
+_MEASURED = ("learning_rate", "momentum", "largest", "smallest", "batch_shift", "bound")
 
 
 class SpectralSchedule(Optimizer):
     r"""Heavy ball (or Nesterov's method) whose learning rate and momentum come from a Lanczos run every so many steps.
 
-    Each refresh takes the largest Ritz value with its residual, adds what a mini-batch adds to it, and divides by `factor`: :math:`L =
-    (\lambda_1 + V_u / \lambda_1 + r_1) / \text{factor}`, where :math:`V_u` is the variance of the batch's curvature along the top
-    eigenvector (Granziol, Zohren and Roberts, 2022). With ``momentum="optimal"`` the parameters are those of `heavy_ball_parameters` for L
-    and the smallest positive Ritz value that is resolved, or the objective's weight decay (B. T. Polyak, 1964; for networks Granziol, Wan
-    and Garipov, *Deep Curvature Suite*, 2019). With a number the learning rate is the largest stable one, :math:`2 (1 + \beta) / L` (Y.
-    LeCun, P. Simard and B. Pearlmutter, NIPS 1992, for :math:`\beta = 0`). Either way it stays below `factor` times the stability threshold
-    of the spectrum that was measured last.
+    Each refresh takes the largest Ritz value with its residual, adds what a mini-batch adds to it, and divides by `factor`:
+    :math:`L = (\lambda_1 + V_u / \lambda_1 + r_1) / \text{factor}`, where :math:`V_u` is the variance of the batch's curvature along the
+    top eigenvector (Granziol, Zohren and Roberts, 2022). With ``momentum="optimal"`` the parameters are those of `heavy_ball_parameters`
+    for L and the smallest positive Ritz value that is resolved, or the objective's weight decay (B. T. Polyak, 1964; for networks
+    Granziol, Wan and Garipov, *Deep Curvature Suite*, 2019). With a number the learning rate is the largest stable one,
+    :math:`2 (1 + \beta) / L` (Y. LeCun, P. Simard and B. Pearlmutter, NIPS 1992, for :math:`\beta = 0`). Either way it stays below `factor`
+    times the stability threshold of the spectrum that was measured last.
 
     A step costs one gradient, a refresh `num_steps` products, and one more with the correction for mini-batches.
 
@@ -43,6 +43,9 @@ class SpectralSchedule(Optimizer):
         The matrix, or what makes one from an objective.
     factor : float
         Safety factor, above 0 and at most 1: room for a spectrum that grows until the next refresh.
+    growth : float
+        By how much L may fall at a refresh, and the learning rate rise, at least 1; it may grow without limit. The curvature of
+        classifiers falls as they fit, and larger steps then throw them out to where it is large again.
     momentum : "optimal" or float
         The momentum.
     largest_momentum : float
@@ -62,17 +65,16 @@ class SpectralSchedule(Optimizer):
 
     Notes
     -----
-    `StepInfo.details` has ``momentum``, ``largest`` (with its residual and the shift, without the factor), ``smallest`` and
-    ``batch_shift``.
+    `StepInfo.details` has ``momentum``, ``largest`` (with its residual and the shift, without the factor), ``smallest``,
+    ``batch_shift`` and ``bound`` (``largest``, or what `growth` makes of the one before).
 
     Examples
     --------
     >>> import torch, linop_spectra as ls
-    >>> from linop_spectra.optim.schedule import SpectralSchedule
     >>> _ = torch.manual_seed(0)
     >>> x = torch.randn(40, 3, dtype=torch.float64)
     >>> objective = ls.objective(torch.nn.Linear(3, 1).double(), "mse", (x, x.sum(dim=1, keepdim=True)))
-    >>> method, theta = SpectralSchedule(every=50, num_steps=4), objective.parameters()
+    >>> method, theta = ls.optim.SpectralSchedule(every=50, num_steps=4), objective.parameters()
     >>> for _ in range(40):
     ...     theta, info = method.step(objective, theta)
     >>> info.loss < 1e-8
@@ -80,12 +82,12 @@ class SpectralSchedule(Optimizer):
     """
 
     _settings: ClassVar[tuple[str, ...]] = (
-        "every", "num_steps", "matrix", "factor", "momentum", "largest_momentum", "nesterov", "batch_correction", "start_at", "seed",
-        "evaluate",
+        "every", "num_steps", "matrix", "factor", "growth", "momentum", "largest_momentum", "nesterov", "batch_correction", "start_at",
+        "seed", "evaluate",
     )  # fmt: skip
 
     def __init__(
-        self, *, every: int = 100, num_steps: int = 20, matrix: Matrix = "hessian", factor: float = 0.9,
+        self, *, every: int = 100, num_steps: int = 20, matrix: Matrix = "hessian", factor: float = 0.9, growth: float = 1.1,
         momentum: float | Literal["optimal"] = "optimal", largest_momentum: float = 0.99, nesterov: bool = False,
         batch_correction: bool = True, start_at: Literal["random", "gradient"] = "random", seed: int = 0, evaluate: bool = False,
     ) -> None:  # fmt: skip
@@ -95,6 +97,9 @@ class SpectralSchedule(Optimizer):
         check_matrix(matrix)
         self.matrix = matrix
         self.factor = check_factor("factor", factor)
+        if not growth >= 1:
+            raise ValueError(f"The argument growth is {growth!r}, but must be at least 1; math.inf lets the learning rate follow at once.")
+        self.growth = float(growth)
         if isinstance(momentum, str) and momentum != "optimal":
             raise ValueError(f"The argument momentum is {momentum!r}, but must be 'optimal' or a number.")
         self.momentum: float | Literal["optimal"] = momentum if isinstance(momentum, str) else check_number("momentum", momentum, below=1.0)
@@ -111,12 +116,12 @@ class SpectralSchedule(Optimizer):
         due = start.step % self.every == 0 or "learning_rate" not in start.state
         if due:
             measured, message = self._measured(start)
-        now = {name: measured.get(name, start.state.get(name)) for name in _MEASURED}
-        eta, beta = float(now["learning_rate"]), float(now["momentum"])
+        now = {name: float(measured[name] if name in measured else start.state[name]) for name in _MEASURED}
+        eta, beta = now["learning_rate"], now["momentum"]
         step, changes = momentum_step(start, eta, beta, nesterov=self.nesterov)
         if start.gradient_norm == 0 and start.norm(step) == 0:
             message = " ".join(part for part in (message, ZERO_GRADIENT) if part)
-        details = {name: float(now[name]) for name in _MEASURED[1:]}
+        details = {name: now[name] for name in _MEASURED[1:]}
         return Proposal(
             step, state={**measured, **changes}, rejected_state={**measured, **forgotten(start, changes), "learning_rate": eta / 2},
             learning_rate=eta, refreshed=due, message=message, details=details,
@@ -140,8 +145,9 @@ class SpectralSchedule(Optimizer):
         largest = float(values[-1] + residuals[-1]) + shift
         decay = start.curvature.weight_decay
         smallest = decay if 0 < decay <= largest else float(values[positive].min())
-        eta, beta = self._parameters(largest / self.factor, smallest)
-        return dict(zip(_MEASURED, (eta, beta, largest, smallest, shift), strict=True)), ""
+        bound = max(largest, float(start.state.get("bound", 0.0)) / self.growth)
+        eta, beta = self._parameters(bound / self.factor, smallest)
+        return dict(zip(_MEASURED, (eta, beta, largest, smallest, shift, bound), strict=True)), ""
 
     def _parameters(self, largest: float, smallest: float) -> tuple[float, float]:
         method: FirstOrderMethod = "nesterov" if self.nesterov else "heavy_ball"

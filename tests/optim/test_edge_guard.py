@@ -106,7 +106,7 @@ def test_gradient_descent_ends_at_the_edge(rate, above, beside, steps, ratio):
     theta, _ = run(GradientDescent(learning_rate=rate), objective, steps)
     sharpness = 4 * float(theta @ theta)
     assert sharpness * rate / 2 == pytest.approx(ratio, abs=5e-4) and sharpness * rate / 2 < 1
-    theta, infos = run(EdgeOfStabilityGuard(GradientDescent(learning_rate=rate), every=1, num_steps=2), objective, 60)
+    theta, infos = run(EdgeOfStabilityGuard(GradientDescent(learning_rate=rate), safety=0.6, every=1, num_steps=2), objective, 60)
     assert infos[-1].loss < 1e-12
     assert 4 * float(theta @ theta) * rate / 2 == pytest.approx(above, abs=0.01)
 

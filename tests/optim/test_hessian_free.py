@@ -73,9 +73,11 @@ def test_iterates_minimise_the_model_in_their_krylov_spaces(damping):
         assert iterate.quadratic == pytest.approx(best @ damped @ best, rel=1e-8)
 
 
-@pytest.mark.parametrize("tolerance", [5e-4, 2e-3])
-def test_it_ends_when_the_model_gains_little(tolerance):
-    a, _ = symmetric(np.geomspace(1e-3, 1.0, 400))
+@pytest.mark.parametrize("smallest, tolerance", [(1e-3, 5e-4), (1e-3, 2e-4), (1e-4, 1e-4)])
+def test_it_ends_when_the_model_gains_little(smallest, tolerance):
+    # No Ritz value of this spectrum converges early, so that two implementations agree to 13 digits over 250 steps. It ends after 72, 80
+    # and 211 of them: with few the least window of ten decides, with many the tenth.
+    a, _ = symmetric(1 + smallest - np.cos(np.pi * (np.arange(400) + 0.5) / 400))
     b = np.random.default_rng(1).standard_normal(400)
     values = textbook(a, b, 250)
     window = np.maximum(10, np.arange(251) // 10)

@@ -205,19 +205,19 @@ def test_noise_of_batches():
     Steps are small, so that the noise hardly changes from where it was measured.
     """
     torch.manual_seed(0)
-    x = torch.randn(64, 4, dtype=torch.float64) * torch.tensor([0.3, 0.6, 1.0, 1.5])
-    y = x.sum(dim=1, keepdim=True) + torch.randn(64, 1, dtype=torch.float64)
+    x = torch.randn(32, 4, dtype=torch.float64) * torch.tensor([0.3, 0.6, 1.0, 1.5])
+    y = x.sum(dim=1, keepdim=True) + torch.randn(32, 1, dtype=torch.float64)
     w = torch.linalg.lstsq(x, y).solution
     layer = torch.nn.Linear(4, 1, bias=False).double()
     with torch.no_grad():
         layer.weight.copy_(w.T)
     objective = ls.objective(layer, "mse", (x, y), batch_size=1)
-    model = NoisyQuadratic.measured(objective, batch_size=8, num_noise_vectors=64, num_steps=4)
+    model = NoisyQuadratic.measured(objective, batch_size=8, num_noise_vectors=32, num_steps=4)
     X, Y, theta = x.numpy(), y.numpy()[:, 0], w.numpy()[:, 0]
     rng, eta, steps, seeds = np.random.default_rng(1), 0.02, 15, 4000
     t = np.tile(theta, (seeds, 1))
     for _ in range(steps):
-        chosen = rng.random((seeds, 64)).argsort(axis=1)[:, :8]
+        chosen = rng.random((seeds, 32)).argsort(axis=1)[:, :8]
         errors = np.einsum("sbk,sk->sb", X[chosen], t) - Y[chosen]
         t -= eta * 2 / 8 * np.einsum("sbk,sb->sk", X[chosen], errors)
     losses = np.mean((t @ X.T - Y) ** 2, axis=1)
@@ -226,8 +226,8 @@ def test_noise_of_batches():
     predicted = model.expected_loss(steps, eta)
     assert np.mean(losses) - least > 20 * error
     assert abs(np.mean(losses) - predicted) < 5 * error + 0.03 * (predicted - least)
-    assert NoisyQuadratic.measured(objective, batch_size=16, num_noise_vectors=64).noise.sum() == pytest.approx(
-        model.noise.sum() * (1 / 16 - 1 / 64) / (1 / 8 - 1 / 64)
+    assert NoisyQuadratic.measured(objective, batch_size=16, num_noise_vectors=32).noise.sum() == pytest.approx(
+        model.noise.sum() * (1 / 16 - 1 / 32) / (1 / 8 - 1 / 32)
     )
 
 

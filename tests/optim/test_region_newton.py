@@ -106,6 +106,16 @@ def test_leaves_a_saddle_after_coarse_steps(name):
     np.testing.assert_allclose(np.abs(theta), [0.0, math.sqrt(0.5), 0.0], atol=1e-7)
 
 
+@both_spaces
+def test_leaves_a_saddle_in_krylov_spaces_that_are_never_complete(name):
+    """One dimension a step: only that the model promises nothing any more says that this may be a saddle."""
+    objective = loss_of_a_point([1.0, 0.0, 1.0], lambda x: 1 + x[0] ** 2 - x[1] ** 2 + x[1] ** 4 + 3 * x[2] ** 2 + x[2] ** 4)
+    theta, _ = run(METHODS[name](num_steps=1), objective, 80)
+    np.testing.assert_allclose(np.abs(theta), [0.0, math.sqrt(0.5), 0.0], atol=1e-6)
+    theta, _ = run(METHODS[name](num_steps=1, hard_case="never"), objective, 80)
+    np.testing.assert_allclose(theta, np.zeros(3), atol=1e-6)
+
+
 def test_without_the_eigenvector_the_saddle_keeps_them():
     for optimizer in (CubicNewton(hard_case="never"), TrustRegionNewton(hard_case="never"), TrustRegionNewton(method="steihaug")):
         theta, _ = run(optimizer, loss_of_a_point([1.0, 0.0], ridge), 30)
@@ -184,7 +194,12 @@ def test_after_a_rejection_the_krylov_space_is_used_again(name):
     np.testing.assert_array_equal(again, expected)
     assert info.num_matvecs == 0 and not info.refreshed and other.num_matvecs > 0 and other.refreshed
     assert info.details == other.details
-    # Other data: nothing of it may be used.
+    # Other data: nothing of it may be used, be it those of the curvature alone.
+    optimizer.state = {**optimizer.state, REGION[name]: size}
+    assert not optimizer.step(objective, theta)[1].accepted
+    other = objective.with_data((torch.ones(4, 3, dtype=torch.float64), torch.tensor([0, 1, 1, 0])))
+    _, info = optimizer.step(objective, theta, curvature=other)
+    assert info.num_matvecs > 0 and info.refreshed
     moved = objective.with_data((torch.ones(4, 3, dtype=torch.float64), torch.tensor([0, 1, 1, 0])))
     optimizer.state = {**optimizer.state, REGION[name]: size}
     _, info = optimizer.step(moved, theta)

@@ -62,6 +62,18 @@ def test_moving_spectrum(momentum):
     assert largest > 1e6 and ratio > 1
 
 
+@pytest.mark.parametrize("growth", [1.0, 1.3, math.inf])
+def test_falling_spectrum(growth):
+    """The learning rate falls with the inverse of the curvature at once, and rises with it by no more than `growth` at a refresh."""
+    method, objective = SpectralSchedule(every=1, num_steps=12, factor=1.0, growth=growth, momentum=0.0), quadratic(H)
+    rates = []
+    for scale in (1.0, 0.5, 0.5, 4.0, 1.0):
+        _, info = method.step(objective.with_data([torch.as_tensor(scale * H)]), np.ones(12))
+        rates.append(info.learning_rate / 2)
+    bounds = [1.0, max(0.5, 1 / growth), max(0.5, 1 / growth**2), 4.0, max(1.0, 4 / growth)]
+    np.testing.assert_allclose(rates, 1 / np.array(bounds), rtol=1e-8)
+
+
 def test_heavy_ball_is_stable_exactly_below_the_threshold():
     """The known answer behind the schedule: 2 (1 + momentum) / lambda."""
     for factor, stable in [(0.97, True), (1.03, False)]:
@@ -161,6 +173,25 @@ def test_data_that_cannot_be_cut():
         batch_shift(lambda o: o.hessian(), objective, 0, 1.0, np.ones(2), 0.0)
 
 
+def test_network_without_tuning():
+    """With no setting but the spectrum a classifier ends within ten per cent of the best of nine tuned runs of heavy ball."""
+    torch.manual_seed(0)
+    x = torch.randn(100, 6, dtype=torch.float64)
+    teacher = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3)).double()
+    model = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3)).double()
+    objective = ls.objective(model, "cross_entropy", (x, (3 * teacher(x)).argmax(1)), weight_decay=1e-3)
+
+    def final(method):
+        try:
+            return objective.with_parameters(run(method, objective, 120)[0]).value()
+        except FloatingPointError:
+            return math.inf
+
+    tuned = [final(HeavyBall(learning_rate=rate, momentum=beta)) for rate in (1.0, 3.0, 10.0) for beta in (0.8, 0.9, 0.95)]
+    for options in [{}, {"matrix": "ggn"}, {"every": 10}, {"every": 10, "matrix": "ggn"}]:
+        assert final(SpectralSchedule(**options)) < 1.1 * min(tuned)
+
+
 # -- state and bad input -----------------------------------------------------------------------------------------------
 
 
@@ -195,7 +226,7 @@ def test_rejected_step_halves_the_learning_rate():
 
 @pytest.mark.parametrize("arguments, words", [
     ({"every": 0}, "every"), ({"num_steps": 0}, "num_steps"), ({"matrix": "kfac"}, "matrix"), ({"factor": 1.5}, "factor"),
-    ({"factor": 0.0}, "factor"), ({"momentum": "best"}, "momentum"), ({"momentum": 1.0}, "momentum"),
+    ({"factor": 0.0}, "factor"), ({"growth": 0.9}, "growth"), ({"momentum": "best"}, "momentum"), ({"momentum": 1.0}, "momentum"),
     ({"largest_momentum": 1.0}, "largest_momentum"), ({"start_at": "top"}, "start_at"),
 ])  # fmt: skip
 def test_wrong_arguments(arguments, words):

@@ -8,6 +8,7 @@ from region_problems import Counted, dense_solution, quadratic, random_problem
 import linop_spectra as ls
 from linop_spectra.krylov.errors import NonFiniteProductError
 from linop_spectra.optim.cubic import cubic_step, cubic_subproblem
+from linop_spectra.optim.krylov_space import KrylovSpace
 from linop_spectra.optim.secular import Ball, Cubic, solve_diagonal
 from linop_spectra.optim.trust_region import trust_region_step, trust_region_subproblem
 
@@ -130,6 +131,17 @@ def test_hard_case_of_a_full_matrix(multiplicity, part):
         assert np.linalg.norm(lowest.T @ result.step) == pytest.approx(np.sqrt(size**2 - least @ least), rel=1e-6)
     missed = trust_region_subproblem(a, g, radius=3.0, num_steps=8, hard_case="never")
     assert np.isnan(missed.lowest_eigenvalue) and missed.model_value > result.model_value and missed.multiplier < 1.5
+
+
+def test_the_eigenvector_is_as_good_as_the_rest():
+    """The first search for it is rough; a step that needs it has the tolerance of the problem."""
+    values = np.append(-3.0, np.linspace(-2.5, 4.0, 399))
+    g = np.append(0.0, np.ones(399)) / 10
+    for tol in (1e-5, 1e-11):
+        result = trust_region_subproblem(Counted(np.diag(values)), g, radius=10.0, tol=tol)
+        residual = np.linalg.norm((values + result.multiplier) * result.step + g)
+        assert result.hard_case and result.converged and residual < 4 * 10 * 2 * tol
+        assert result.residual_norm == pytest.approx(residual, rel=1e-2, abs=1e-12)
 
 
 def test_a_short_krylov_space_and_the_eigenvector_together():
@@ -262,6 +274,22 @@ def test_cost_of_the_eigenvector_is_counted():
     assert result.hard_case and operator.count == result.num_matvecs > result.num_steps + 1
     again = Counted(a)
     assert trust_region_subproblem(again, g, radius=1.0, hard_case="never").num_matvecs == again.count == result.num_steps
+
+
+def test_another_operator_takes_over_the_count():
+    """A Krylov space that goes on with an equal operator: the products are the new one's, the space is that of one run."""
+    a, g = random_problem(0)
+    whole, first, second = Counted(a), Counted(a), Counted(a)
+    expected, space = KrylovSpace(whole, g, 8), KrylovSpace(first, g, 8)
+    for step in range(8):
+        expected.grow()
+        if step == 3:
+            space.operator = second
+        space.grow()
+    assert (first.count, second.count) == (3, 5) and space.size == 8
+    np.testing.assert_array_equal(space.jacobi(8), expected.jacobi(8))
+    for one in (0, 5, 8):
+        np.testing.assert_array_equal(space.vector(one), expected.vector(one))
 
 
 def test_cost_of_steihaug_is_one_product_a_step():
