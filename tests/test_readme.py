@@ -45,6 +45,21 @@ def test_the_page_of_questions_runs_and_names_what_exists(tmp_path, monkeypatch,
     assert set(re.findall(r"`ls\.(\w+)", page)) <= set(ls.__all__)
 
 
+def test_the_page_of_optimisers_runs_and_names_what_exists(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("torch")
+    import linop_spectra as ls
+
+    page = (ROOT / "docs" / "optimisers.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    code = "\n".join(re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE))
+    exec(compile(code, "optimisers.md", "exec"), {"__name__": "docs"})
+    assert "complete" in capsys.readouterr().out
+    table = page[page.index("## The methods") : page.index("The steps alone")]
+    named = set(re.findall(r"`(\w+)`[,| ]", table))
+    public = {name: getattr(ls.optim, name) for name in ls.optim.__all__ if name != "Optimizer"}
+    assert named == {name for name, value in public.items() if isinstance(value, type) and issubclass(value, ls.optim.Optimizer)}
+
+
 def test_links_and_pictures_exist():
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert "://" in target or (ROOT / target).exists(), target
