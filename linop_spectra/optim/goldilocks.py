@@ -77,8 +77,11 @@ class GoldilocksScan:
             rows.append(f"{radius:6g}  {self.ratios[i]:8.3g}  {self.positive_shares[i]:8.2f}  {cells}")
         return "\n".join(rows)
 
-    def plot(self, path: PathLike | None = None) -> Any:
-        """Draw ratios, and what was reached in planes, over the radius; see `linop_spectra.plots.goldilocks.goldilocks`."""
+    def plot(self, path: PathLike | None = None) -> np.ndarray:
+        """Draw ratios, and what was reached in planes, over the radius, and return the axes.
+
+        See `linop_spectra.plots.goldilocks.goldilocks`.
+        """
         from ..plots.goldilocks import goldilocks
 
         return goldilocks(self, path=path)

@@ -83,7 +83,7 @@ def reached_over_radius(result: Any, ax: Axes, name: str | None = None) -> Axes:
     return ax
 
 
-def goldilocks(result: Any, path: str | os.PathLike[str] | None = None) -> Any:
+def goldilocks(result: Any, path: str | os.PathLike[str] | None = None) -> np.ndarray:
     """Draw a scan: curvature beside what training in planes reached.
 
     Parameters
@@ -95,18 +95,17 @@ def goldilocks(result: Any, path: str | os.PathLike[str] | None = None) -> Any:
 
     Returns
     -------
-    matplotlib.figure.Figure
-        The figure.
+    numpy.ndarray
+        The axes: curvature, loss, and one for each metric.
     """
     names: list[str | None] = [None, *result.metrics]
-    figure = new_figure(4.6 * (1 + len(names)), 3.6)
-    axes = np.atleast_1d(figure.subplots(1, 1 + len(names)))
+    axes: np.ndarray = new_figure(4.6 * (1 + len(names)), 3.6).subplots(1, 1 + len(names))
     curvature_over_radius(result, axes[0])
     for ax, name in zip(axes[1:], names, strict=True):
         reached_over_radius(result, ax, name)
     if path is not None:
-        figure.savefig(path)
-    return figure
+        axes[0].figure.savefig(path)
+    return axes
 
 
 def _bars(errors: np.ndarray) -> np.ndarray:

@@ -78,12 +78,19 @@ def test_follows_a_spectrum_that_moves():
 
 def test_new_direction_without_gradient():
     """A top eigenvector that the last one and the gradient have no part of is found by the random direction."""
-    before, after = np.array([3.0, 1.0, 0.5, 0.2]), np.array([3.0, 1.0, 0.5, 6.0])
-    method = EdgeOfStabilityGuard(GradientDescent(learning_rate=0.01), every=1, num_steps=4)
-    objective = quadratic(before)
-    method.step(objective, np.array([1.0, 1.0, 0.0, 0.0]))
-    _, info = method.step(objective.with_data([torch.as_tensor(after)]), np.array([1.0, 0.0, 0.0, 0.0]))
-    assert info.details["sharpness"] == pytest.approx(6.0, rel=1e-9)
+    after, theta = H.copy(), np.ones(40)
+    after[7], theta[7] = 8.0, 0.0
+    method, objective = EdgeOfStabilityGuard(GradientDescent(learning_rate=0.01), every=1, num_steps=10), quadratic(H)
+    method.step(objective, theta)
+    _, info = method.step(objective.with_data([torch.as_tensor(after)]), theta)
+    assert info.details["sharpness"] == pytest.approx(8.0, rel=1e-2)
+
+
+def test_residual_is_added():
+    """One block step is far from converged; the learning rate is that for the Ritz value and its residual."""
+    _, info = EdgeOfStabilityGuard(GradientDescent(learning_rate=9.0), num_steps=1, safety=1.0).step(quadratic(H), np.ones(40))
+    assert info.details["sharpness_error"] > 1e-3
+    assert info.learning_rate == pytest.approx(2 / (info.details["sharpness"] + info.details["sharpness_error"]), rel=1e-12)
 
 
 # -- progressive sharpening --------------------------------------------------------------------------------------------

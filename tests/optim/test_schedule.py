@@ -147,6 +147,11 @@ def test_correction_for_batches(own_batches):
     tops = top_of_batches(x, 200)
     assert tops.mean() > 1.1 * values[-1]
     assert abs(values[-1] + shift - tops.mean()) < 3 * tops.std() / math.sqrt(len(tops)) + 0.1 * shift
+    # Half of the data: the eigenvalue of all of them is shifted already by their own choice.
+    half = batch_shift(lambda o: o.hessian(), objective, 1500, float(values[-1]), vectors[:, -1], float(np.median(values)))
+    tops = top_of_batches(x, 1500)
+    assert abs(values[-1] + half - tops.mean()) < 3 * tops.std() / math.sqrt(len(tops)) + 0.1 * half
+    assert half / shift == pytest.approx((1 / 1500 - 1 / 3000) / (1 / 200 - 1 / 3000), rel=1e-9)
     # In the schedule, from a few Lanczos steps.
     batch = objective.with_data((torch.as_tensor(x[:200]), torch.zeros(200, 1, dtype=torch.float64)))
     method = SpectralSchedule(num_steps=25, momentum=0.0, factor=1.0)
