@@ -15,6 +15,9 @@ from ..evolution import SpectrumRecorder
 def keras_callback(recorder: SpectrumRecorder, *, per_epoch: bool = False) -> Any:
     """A callback for ``model.fit(callbacks=[...])`` that records the model's spectra.
 
+    A recorder makes its own by ``recorder.keras_callback()``. Where every batch holds all of the data, give `fit` a repeated data set and
+    ``steps_per_epoch``: an epoch of one batch costs many times what the batch does.
+
     Parameters
     ----------
     recorder : SpectrumRecorder
@@ -29,8 +32,8 @@ def keras_callback(recorder: SpectrumRecorder, *, per_epoch: bool = False) -> An
 
     Examples
     --------
-    >>> from linop_spectra.adapters.callbacks import keras_callback
-    >>> # model.fit(x, y, callbacks=[keras_callback(SpectrumRecorder(ls.objective(model, "mse", (x, y)), every=100))])
+    >>> # recorder = ls.SpectrumRecorder(ls.objective(model, "mse", (x, y)), every=100)
+    >>> # model.fit(x, y, callbacks=[recorder.keras_callback()])
     """
     state = {"step": 0}
 
@@ -57,7 +60,7 @@ def keras_callback(recorder: SpectrumRecorder, *, per_epoch: bool = False) -> An
 
 
 def lightning_callback(recorder: SpectrumRecorder) -> Any:
-    """A callback for a Lightning ``Trainer(callbacks=[...])`` that records the spectra of its module.
+    """A callback for a Lightning ``Trainer(callbacks=[...])`` that records the spectra of its module: ``recorder.lightning_callback()``.
 
     Parameters
     ----------
@@ -89,7 +92,7 @@ def lightning_callback(recorder: SpectrumRecorder) -> Any:
 
 
 def huggingface_callback(recorder: SpectrumRecorder) -> Any:
-    """A callback for a Hugging Face ``Trainer(callbacks=[...])`` that records the spectra of its model.
+    """A callback for a Hugging Face ``Trainer(callbacks=[...])`` that records its model's spectra: ``recorder.huggingface_callback()``.
 
     Parameters
     ----------

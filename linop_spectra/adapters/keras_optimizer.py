@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from ..curvature import BatchLoss
 from ..optim.optimizer import Optimizer
 from ..optim.step_info import StepInfo
 from .optimizer_session import OptimizerSession
@@ -35,7 +34,7 @@ class KerasTrainStep:
         from .keras_layers import KerasLayers
 
         self._session = OptimizerSession(optimizer, model, loss, options)
-        self._model, self._loss, self._batch_norm = model, loss, options.get("batch_norm")
+        self._model, self._batch_norm = model, options.get("batch_norm")
         self._variables = KerasLayers(model, None).trainable
 
     @property
@@ -49,6 +48,9 @@ class KerasTrainStep:
         here, _, after, info = self._session.step(batch, weights, curvature_batch)
         for name, value in here.unflatten(after).items():
             self._variables[name].assign(value)
-        if self._batch_norm == "train" and not isinstance(self._loss, BatchLoss):
-            self._model(batch[0], training=True)  # moving statistics follow
+        if self._batch_norm == "train":
+            from .keras_layers import _batch_statistics
+
+            with _batch_statistics():  # and no dropout
+                self._session.forward(batch, lambda inputs: self._model(inputs, training=False))
         return info

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ..backends import Array
@@ -33,6 +34,7 @@ class OptimizerSession:
         self.optimizer = optimizer
         self._model, self._loss, self._options = model, loss, options
         self._objective: Objective | None = None
+        self._whole = isinstance(loss, BatchLoss)
 
     @property
     def is_new(self) -> bool:
@@ -41,7 +43,7 @@ class OptimizerSession:
 
     def objective(self, batch: Any, **parameters: Any) -> Objective:
         """The objective of one batch: a pair of arrays, whatever a `BatchLoss` takes, or an iterable of such."""
-        data = _as_data(batch, isinstance(self._loss, BatchLoss))
+        data = _as_data(batch, self._whole)
         if self._objective is None:
             self._objective = objective(self._model, self._loss, data, **parameters, **self._options)
             return self._objective
@@ -55,11 +57,23 @@ class OptimizerSession:
         after, info = self.optimizer.step(here, before, curvature=other)
         return here, before, after, info
 
+    def forward(self, batch: Any, call: Callable[[Any], Any]) -> None:
+        """A forward pass over the batches of a step, for what the model keeps of them; `call` runs the model on inputs."""
+        for one in [batch] if self._whole or _is_pair(batch) or isinstance(batch, tuple | dict) else batch:
+            if isinstance(self._loss, BatchLoss):
+                (self._loss.fn or self._loss.outputs)(self._model, one)  # type: ignore[misc]
+            else:
+                call(one[0])
+
 
 def _as_data(batch: Any, whole: bool) -> Any:
     """A batch as data of an objective: a list of two arrays, as loaders yield, is a pair."""
     if whole:
         return [batch]
-    if isinstance(batch, list | tuple) and len(batch) == 2 and all(hasattr(part, "shape") for part in batch):
+    if _is_pair(batch):
         return tuple(batch)
     return [batch] if isinstance(batch, tuple | dict) else batch
+
+
+def _is_pair(batch: Any) -> bool:
+    return isinstance(batch, list | tuple) and len(batch) == 2 and all(hasattr(part, "shape") for part in batch)

@@ -46,13 +46,7 @@ def count(text: str) -> int:
 
 def span(text: str) -> float:
     """Largest distance from the model."""
-    try:
-        value = float(text)
-    except ValueError:
-        raise CommandError(f"The argument --span is {text!r}, which is no number; the default is 1.") from None
-    if not 0 < value < float("inf"):
-        raise CommandError(f"The argument --span is {text!r}, but must be a positive number; the default is 1.")
-    return value
+    return _positive("--span", text, "the default is 1", "; the default is 1")
 
 
 def pairs(text: str) -> int:
@@ -72,13 +66,7 @@ def tolerance(text: str) -> float:
 
 def learning_rate(text: str) -> float:
     """Learning rate of a training."""
-    try:
-        value = float(text)
-    except ValueError:
-        raise CommandError(f"The argument --learning-rate is {text!r}, which is no number; write for example 0.1.") from None
-    if not 0 < value < float("inf"):
-        raise CommandError(f"The argument --learning-rate is {text!r}, but must be a positive number.")
-    return value
+    return _positive("--learning-rate", text, "write for example 0.1")
 
 
 def momentum(text: str) -> float:
@@ -127,11 +115,22 @@ def _whole(name: str, text: str, least: int, hint: str) -> int:
     return value
 
 
-def _share(name: str, text: str, hint: str) -> float:
+def _number(name: str, text: str, hint: str) -> float:
     try:
-        value = float(text)
+        return float(text)
     except ValueError:
         raise CommandError(f"The argument {name} is {text!r}, which is no number; {hint}.") from None
+
+
+def _positive(name: str, text: str, hint: str, ending: str = "") -> float:
+    value = _number(name, text, hint)
+    if not 0 < value < float("inf"):
+        raise CommandError(f"The argument {name} is {text!r}, but must be a positive number{ending}.")
+    return value
+
+
+def _share(name: str, text: str, hint: str) -> float:
+    value = _number(name, text, hint)
     if not 0 < value < 1:
         raise CommandError(f"The argument {name} is {text!r}, but must lie between 0 and 1; {hint}.")
     return value
@@ -145,8 +144,11 @@ def build_parser(version: str, functions: Mapping[str, Callable[[Any], int]]) ->
     )
     parser.add_argument("--version", action="version", version=f"linop-spectra {version}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
-    for name, add in _SUBCOMMANDS.items():
-        add(commands, functions[name])
+    for name, (text, add) in _SUBCOMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        add(command)
+        _add_common(command, f"{name}-output")
+        command.set_defaults(run=functions[name])
     return parser
 
 
@@ -158,46 +160,49 @@ def _add_common(parser: Parser, folder: str) -> None:
     parser.add_argument("--traceback", action="store_true", help="show Python's traceback when something fails")
 
 
-def _add_target(parser: Parser) -> None:
-    parser.add_argument("target", metavar="TARGET", help=_TARGET)
-    parser.add_argument("--operator", choices=["hessian", "ggn"], help="matrix of an Objective (default: hessian)")
-
-
-def _add_demo(commands: Any, function: Callable[[Any], int]) -> None:
-    text = "Train a small convolutional network on handwritten digits; show its curvature before and after."
-    parser = commands.add_parser("demo", help=text, description=text, allow_abbrev=False)
-    _add_common(parser, "demo-output")
-    parser.set_defaults(run=function)
-
-
-def _add_spectrum(commands: Any, function: Callable[[Any], int]) -> None:
-    text = "Compute the spectrum of one operator; write the picture, the result and a summary."
-    parser = commands.add_parser("spectrum", help=text, description=text, allow_abbrev=False)
-    _add_target(parser)
-    parser.add_argument("--steps", type=steps, metavar="N", help="Lanczos steps for each probe (default: 64)")
-    parser.add_argument("--probes", type=probes, default="auto", metavar="N", help="random probes, or auto (default)")
-    parser.add_argument("--time-budget", type=seconds, metavar="TIME", help="stop in time and keep what is done: seconds, '10m'")
-    parser.add_argument("--checkpoint", metavar="PATH", help="write the state here as the run goes, or go on from it")
-    parser.add_argument("--dry-run", action="store_true", help="print products, time, memory and expected precision, and stop")
-    _add_common(parser, "spectrum-output")
-    parser.set_defaults(run=function)
-
-
-def _add_theory(commands: Any, function: Callable[[Any], int]) -> None:
-    text = "Test predictions of random-matrix theory; print what was expected and measured, and draw the figures."
-    parser = commands.add_parser("theory", help=text, description=text, allow_abbrev=False)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="experiments by name, or all")
-    parser.add_argument("--list", action="store_true", help="print all experiments with what they claim, and stop")
-    _add_common(parser, "theory-output")
-    parser.set_defaults(run=function)
-
-
-def _add_landscape(commands: Any, function: Callable[[Any], int]) -> None:
-    text = "Measure the loss of an objective along lines or over a plane; write the picture, the result and a summary."
-    parser = commands.add_parser("landscape", help=text, description=text, allow_abbrev=False)
+def _add_objective(parser: Parser) -> None:
     parser.add_argument(
         "target", metavar="TARGET", help="file.py:factory or module:factory, a function without arguments that returns an Objective"
     )
+
+
+def _add_operator(parser: Parser, owner: str) -> None:
+    parser.add_argument("--operator", choices=["hessian", "ggn"], help=f"matrix of {owner} (default: hessian)")
+
+
+def _add_run(parser: Parser, default_steps: str, probes_help: str = "random probes, or auto (default)") -> None:
+    parser.add_argument("--steps", type=steps, metavar="N", help=f"Lanczos steps for each probe {default_steps}")
+    parser.add_argument("--probes", type=probes, default="auto", metavar="N", help=probes_help)
+
+
+def _add_time_budget(parser: Parser) -> None:
+    parser.add_argument("--time-budget", type=seconds, metavar="TIME", help="stop in time and keep what is done: seconds, '10m'")
+
+
+def _add_checkpoint(parser: Parser) -> None:
+    parser.add_argument("--checkpoint", metavar="PATH", help="write the state here as the run goes, or go on from it")
+
+
+def _add_target(parser: Parser) -> None:
+    parser.add_argument("target", metavar="TARGET", help=_TARGET)
+    _add_operator(parser, "an Objective")
+
+
+def _add_spectrum(parser: Parser) -> None:
+    _add_target(parser)
+    _add_run(parser, "(default: 64)")
+    _add_time_budget(parser)
+    _add_checkpoint(parser)
+    parser.add_argument("--dry-run", action="store_true", help="print products, time, memory and expected precision, and stop")
+
+
+def _add_theory(parser: Parser) -> None:
+    parser.add_argument("names", nargs="*", metavar="NAME", help="experiments by name, or all")
+    parser.add_argument("--list", action="store_true", help="print all experiments with what they claim, and stop")
+
+
+def _add_landscape(parser: Parser) -> None:
+    _add_objective(parser)
     parser.add_argument(
         "--directions", choices=["top", "bottom", "random", "filter"], default="top",
         help="eigenvectors of the largest or smallest eigenvalues of the Hessian, random unit vectors, or random vectors with the norms "
@@ -216,15 +221,11 @@ def _add_landscape(commands: Any, function: Callable[[Any], int]) -> None:
         "--batch-norm", choices=["keep", "re-estimate"], default="keep",
         help="running statistics away from the model: its own, or new ones at each point (default: keep)",
     )
-    parser.add_argument("--time-budget", type=seconds, metavar="TIME", help="stop in time and keep what is done: seconds, '10m'")
-    parser.add_argument("--checkpoint", metavar="PATH", help="write the state here as the run goes, or go on from it")
-    _add_common(parser, "landscape-output")
-    parser.set_defaults(run=function)
+    _add_time_budget(parser)
+    _add_checkpoint(parser)
 
 
-def _add_eigs(commands: Any, function: Callable[[Any], int]) -> None:
-    text = "Compute some eigenpairs of one operator, with true residuals; write the pairs and a summary."
-    parser = commands.add_parser("eigs", help=text, description=text, allow_abbrev=False)
+def _add_eigs(parser: Parser) -> None:
     _add_target(parser)
     parser.add_argument("-k", type=pairs, default=6, metavar="N", help="eigenpairs (default: 6)")
     parser.add_argument(
@@ -233,60 +234,57 @@ def _add_eigs(commands: Any, function: Callable[[Any], int]) -> None:
     )
     parser.add_argument("--tol", type=tolerance, default=1e-6, metavar="T", help="residual over the norm of the operator (default: 1e-6)")
     parser.add_argument("--max-products", type=products, metavar="N", help="products after which unconverged pairs are kept, marked")
-    parser.add_argument("--time-budget", type=seconds, metavar="TIME", help="stop in time and keep what is done: seconds, '10m'")
-    _add_common(parser, "eigs-output")
-    parser.set_defaults(run=function)
+    _add_time_budget(parser)
 
 
-def _add_compare(commands: Any, function: Callable[[Any], int]) -> None:
-    text = "Test whether two spectra differ by more than random probes explain; write the picture, the result and a summary."
-    parser = commands.add_parser("compare", help=text, description=text, allow_abbrev=False)
+def _add_compare(parser: Parser) -> None:
     for name in ("first", "second"):
         parser.add_argument(name, metavar=name.upper(), help="a spectrum.npz that the command spectrum wrote, or a target as it takes it")
-    parser.add_argument("--operator", choices=["hessian", "ggn"], help="matrix of objectives among the targets (default: hessian)")
-    parser.add_argument("--steps", type=steps, metavar="N", help="Lanczos steps for each probe where targets are measured (default: 64)")
-    parser.add_argument("--probes", type=probes, default="auto", metavar="N", help="random probes there, or auto (default)")
+    _add_operator(parser, "objectives among the targets")
+    _add_run(parser, "where targets are measured (default: 64)", "random probes there, or auto (default)")
     parser.add_argument(
         "--level", type=level, default=0.01, metavar="P",
         help="probability with which one spectrum, measured twice, is called two (default: 0.01)",
     )
-    _add_common(parser, "compare-output")
-    parser.set_defaults(run=function)
 
 
-def _add_report(commands: Any, function: Callable[[Any], int]) -> None:
-    text = "Measure all that can be said of one objective or matrix; write one page that needs nothing else, and its numbers as JSON."
-    parser = commands.add_parser("report", help=text, description=text, allow_abbrev=False)
+def _add_report(parser: Parser) -> None:
     _add_target(parser)
     parser.add_argument("--steps", type=steps, metavar="N", help="Lanczos steps for each probe (default: 48, with --quick 24)")
     parser.add_argument("--quick", action="store_true", help="fewer steps, and neither spectra of blocks nor the plane of losses")
-    _add_common(parser, "report-output")
-    parser.set_defaults(run=function)
 
 
-def _add_evolve(commands: Any, function: Callable[[Any], int]) -> None:
-    text = "Follow the spectrum of an objective over saved checkpoints; write the pictures, the result and a summary."
-    parser = commands.add_parser("evolve", help=text, description=text, allow_abbrev=False)
-    parser.add_argument(
-        "target", metavar="TARGET", help="file.py:factory or module:factory, a function without arguments that returns an Objective"
-    )
+def _add_evolve(parser: Parser) -> None:
+    _add_objective(parser)
     parser.add_argument(
         "checkpoints", metavar="CHECKPOINT", nargs="+", help="files of parameters in the order of training, such as saved state dicts"
     )
-    parser.add_argument("--operator", choices=["hessian", "ggn"], help="matrix of the Objective (default: hessian)")
-    parser.add_argument("--steps", type=steps, metavar="N", help="Lanczos steps for each probe (default: 48)")
-    parser.add_argument("--probes", type=probes, default="auto", metavar="N", help="random probes, or auto (default)")
+    _add_operator(parser, "the Objective")
+    _add_run(parser, "(default: 48)")
     parser.add_argument("-k", type=pairs, default=5, metavar="N", help="largest eigenpairs that are followed (default: 5)")
     parser.add_argument("--learning-rate", type=learning_rate, metavar="X", help="of the training, to show the edge of stability")
     parser.add_argument(
         "--method", choices=["gd", "heavy_ball", "nesterov"], default="gd", help="of the training (default: gd)"
     )
     parser.add_argument("--momentum", type=momentum, default=0.0, metavar="X", help="of the training (default: 0)")
-    _add_common(parser, "evolve-output")
-    parser.set_defaults(run=function)
 
 
-_SUBCOMMANDS: dict[str, Callable[[Any, Callable[[Any], int]], None]] = {
-    "demo": _add_demo, "spectrum": _add_spectrum, "eigs": _add_eigs, "report": _add_report, "landscape": _add_landscape,
-    "compare": _add_compare, "evolve": _add_evolve, "theory": _add_theory,
-}  # fmt: skip
+_SUBCOMMANDS: dict[str, tuple[str, Callable[[Parser], None]]] = {
+    "demo": ("Train a small convolutional network on handwritten digits; show its curvature before and after.", lambda parser: None),
+    "spectrum": ("Compute the spectrum of one operator; write the picture, the result and a summary.", _add_spectrum),
+    "eigs": ("Compute some eigenpairs of one operator, with true residuals; write the pairs and a summary.", _add_eigs),
+    "report": (
+        "Measure all that can be said of one objective or matrix; write one page that needs nothing else, and its numbers as JSON.",
+        _add_report,
+    ),
+    "landscape": (
+        "Measure the loss of an objective along lines or over a plane; write the picture, the result and a summary.",
+        _add_landscape,
+    ),
+    "compare": (
+        "Test whether two spectra differ by more than random probes explain; write the picture, the result and a summary.",
+        _add_compare,
+    ),
+    "evolve": ("Follow the spectrum of an objective over saved checkpoints; write the pictures, the result and a summary.", _add_evolve),
+    "theory": ("Test predictions of random-matrix theory; print what was expected and measured, and draw the figures.", _add_theory),
+}

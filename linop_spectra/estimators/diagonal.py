@@ -15,8 +15,9 @@ from ..backends import Array
 from ..krylov.result import on_host
 from ..operators import LinearOperator, aslinearoperator
 from ..results import PathLike, html_table, register, save_result
+from .pilot import AfterPilot
 from .sampling import BLOCK, ScaledProducts, half_width, multiply, random_rows, sample, unit_rows
-from .trace import budget_of, check_real_trace, decays
+from .trace import check_real_trace, checked_method, decays, require_all_products
 from .xdiag import XDiagForms
 
 DiagonalMethod = Literal["auto", "hutchinson", "xdiag", "exact"]
@@ -161,13 +162,9 @@ def diagonal(
     operator = aslinearoperator(A)
     check_real_trace(operator)
     n = operator.shape[0]
-    if method not in get_args(DiagonalMethod):
-        raise ValueError(f"The argument method is {method!r}, but must be one of {', '.join(get_args(DiagonalMethod))}.")
-    allowed, exact = budget_of(n, num_matvecs, tol)
-    if method == "exact" and num_matvecs is not None and allowed < n:
-        raise ValueError(f"The exact diagonal takes {n} products, but num_matvecs allows {allowed}; use method='hutchinson'.")
+    allowed, exact = checked_method("diagonal", method, get_args(DiagonalMethod), n, num_matvecs, tol)
     sampler: _DiagonalSampler
-    if method == "exact" or (method == "auto" and exact):
+    if exact:
         sampler, allowed, tol = _Exact(operator, seed), n, None
     elif method == "hutchinson":
         sampler = _Hutchinson(operator, seed)
@@ -180,8 +177,8 @@ def diagonal(
             sampler = _Auto(operator, seed, allowed)
 
     def finish(seconds: float, converged: bool) -> DiagonalEstimate:
-        if isinstance(sampler, _Exact) and sampler.spent < n:
-            raise TimeoutError(f"The exact diagonal took {sampler.spent} of {n} products before it was ended; use method='hutchinson'.")
+        if exact:
+            require_all_products("diagonal", sampler.spent, n)
         value, variance, dof = sampler.found()
         first = variance[:1]  # of one sample all are infinite
         known = bool(np.isfinite(np.real(operator.backend.fetch([operator.backend.dot(first, first)])[0])))
@@ -356,7 +353,7 @@ class _XDiag(_DiagonalSampler):
         return self._known[1]
 
 
-class _Auto(_DiagonalSampler):
+class _Auto(AfterPilot, _DiagonalSampler):  # type: ignore[override]
     """Hutchinson for one block, then XDiag where the spectrum decays, with the same vectors."""
 
     def __init__(self, operator: LinearOperator, seed: int, allowed: int) -> None:
@@ -364,36 +361,9 @@ class _Auto(_DiagonalSampler):
         self._current: _DiagonalSampler = _Hutchinson(operator, seed)
         self._allowed, self._undecided = allowed, True
 
-    def advance(self, limit: int) -> int:
+    def _better(self) -> _DiagonalSampler | None:
         current = self._current
-        if self._undecided and isinstance(current, _Hutchinson) and current.last is not None:
-            self._undecided = False
-            if decays(self.operator, current.last[1], self._allowed):
-                better = _XDiag(self.operator, self.seed, current.last)
-                better.spent = self.spent
-                better.take_over(current)
-                taken = better.advance(limit)
-                self._current, self.spent = better, better.spent
-                return taken
-        taken = self._current.advance(limit)
-        self.spent = self._current.spent
-        return taken
-
-    @property
-    def method(self) -> str:  # type: ignore[override]
-        return self._current.method
-
-    @property
-    def unit(self) -> float:
-        return self._current.unit
-
-    @property
-    def doubling(self) -> bool:  # type: ignore[override]
-        return self._current.doubling
-
-    @property
-    def rounding(self) -> float:
-        return self._current.rounding
-
-    def found(self) -> tuple[Array, Array, float]:
-        return self._current.found()
+        if not self._undecided or not isinstance(current, _Hutchinson) or current.last is None:
+            return None
+        self._undecided = False
+        return _XDiag(self.operator, self.seed, current.last) if decays(self.operator, current.last[1], self._allowed) else None

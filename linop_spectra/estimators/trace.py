@@ -12,8 +12,9 @@ from .._progress import Progress
 from ..krylov.lanczos import check_count
 from ..operators import LinearOperator, aslinearoperator
 from ..results import Estimate
-from .hutchinson import Exact, Found, Hutchinson, HutchPlusPlus, TraceSampler
+from .hutchinson import Exact, Hutchinson, HutchPlusPlus, TraceSampler
 from .low_rank_trace import XNysTrace, XTrace
+from .pilot import AfterPilot
 from .sampling import BLOCK, sample, share_outside
 
 TraceMethod = Literal["auto", "hutchinson", "hutch++", "xtrace", "xnystrace", "exact"]
@@ -106,13 +107,9 @@ def trace(
     operator = aslinearoperator(A)
     check_real_trace(operator)
     n = operator.shape[0]
-    if method not in get_args(TraceMethod):
-        raise ValueError(f"The argument method is {method!r}, but must be one of {', '.join(get_args(TraceMethod))}.")
-    allowed, exact = budget_of(n, num_matvecs, tol)
-    if method == "exact" and num_matvecs is not None and allowed < n:
-        raise ValueError(f"The exact trace takes {n} products, but num_matvecs allows {allowed}; use method='hutchinson'.")
+    allowed, exact = checked_method("trace", method, get_args(TraceMethod), n, num_matvecs, tol)
     sampler: TraceSampler
-    if method == "exact" or (method == "auto" and exact):
+    if exact:
         sampler, allowed, tol = Exact(operator), n, None
     elif method == "hutchinson":
         sampler = Hutchinson(operator, seed)
@@ -126,8 +123,8 @@ def trace(
         sampler = _Auto(operator, seed, allowed)
 
     def finish(seconds: float, converged: bool) -> Estimate:
-        if isinstance(sampler, Exact) and sampler.spent < n:
-            raise TimeoutError(f"The exact trace took {sampler.spent} of {n} products before it was ended; use method='hutchinson'.")
+        if exact:
+            require_all_products("trace", sampler.spent, n)
         found, unit = sampler.found(), 1.0 / sampler.unit
         return Estimate(
             found.value * unit, standard_error=found.error * unit, rounding_error=found.rounding * unit, num_matvecs=sampler.spent,
@@ -161,12 +158,30 @@ def budget_of(n: int, num_matvecs: int | None, tol: float | None) -> tuple[int, 
     return (DEFAULT_MATVECS if tol is None else DEFAULT_MATVECS_TO_TOLERANCE), n <= DEFAULT_MATVECS
 
 
+def checked_method(
+    what: str, method: str, methods: tuple[str, ...], n: int, num_matvecs: int | None, tol: float | None
+) -> tuple[int, bool]:
+    """Products allowed, and whether the answer is to be exact; checks the three arguments."""
+    if method not in methods:
+        raise ValueError(f"The argument method is {method!r}, but must be one of {', '.join(methods)}.")
+    allowed, exact = budget_of(n, num_matvecs, tol)
+    if method == "exact" and num_matvecs is not None and allowed < n:
+        raise ValueError(f"The exact {what} takes {n} products, but num_matvecs allows {allowed}; use method='hutchinson'.")
+    return allowed, method == "exact" or (method == "auto" and exact)
+
+
+def require_all_products(what: str, spent: int, n: int) -> None:
+    """Raise when an exact answer was ended before its last product."""
+    if spent < n:
+        raise TimeoutError(f"The exact {what} took {spent} of {n} products before it was ended; use method='hutchinson'.")
+
+
 def decays(operator: LinearOperator, products: Any, allowed: int) -> bool:
     """Whether the spectrum decays so fast, by the products with a few random signs, that splitting off its large part pays."""
     return share_outside(operator, products) < (_DECAYS_FOR_MANY if allowed >= _MANY else _DECAYS)
 
 
-class _Auto(TraceSampler):
+class _Auto(AfterPilot, TraceSampler):  # type: ignore[override]
     """Hutchinson for a pilot, then what suits the spectrum; the pilot's products stay in use either way."""
 
     def __init__(self, operator: LinearOperator, seed: int, allowed: int) -> None:
@@ -177,42 +192,14 @@ class _Auto(TraceSampler):
         self._allowed = allowed
         self._current: TraceSampler = Hutchinson(operator, seed, keep=PILOT if self._undecided else 0)
 
-    def advance(self, limit: int) -> int:
-        """A block of the method of choice, which is made after the first one."""
-        if self._undecided and self.spent:
-            assert isinstance(self._current, Hutchinson) and self._current.first is not None
-            self._undecided = False
-            pilot, self._current.first = self._current.first, None
-            if decays(self.operator, pilot[1], self._allowed):
-                better = (
-                    XNysTrace(self.operator, self.seed, self._allowed, pilot)
-                    if self.operator.positive_semidefinite
-                    else XTrace(self.operator, self.seed, pilot)
-                )
-                better.spent = self.spent
-                better.take_over(self._current)
-                taken = better.advance(limit)
-                self._current, self.spent = better, better.spent
-                return taken
-        taken = self._current.advance(limit)
-        self.spent = self._current.spent
-        return taken
-
-    @property
-    def method(self) -> str:  # type: ignore[override]
-        """Of the sampler in use."""
-        return self._current.method
-
-    @property
-    def unit(self) -> float:
-        """Of the sampler in use."""
-        return self._current.unit
-
-    @property
-    def doubling(self) -> bool:  # type: ignore[override]
-        """Of the sampler in use."""
-        return self._current.doubling
-
-    def found(self) -> Found:
-        """What the sampler in use knows."""
-        return self._current.found()
+    def _better(self) -> TraceSampler | None:
+        if not (self._undecided and self.spent):
+            return None
+        assert isinstance(self._current, Hutchinson) and self._current.first is not None
+        self._undecided = False
+        pilot, self._current.first = self._current.first, None
+        if not decays(self.operator, pilot[1], self._allowed):
+            return None
+        if self.operator.positive_semidefinite:
+            return XNysTrace(self.operator, self.seed, self._allowed, pilot)
+        return XTrace(self.operator, self.seed, pilot)

@@ -86,8 +86,8 @@ def spiked_wigner_outlier(spike: float, *, variance: float = 1.0, n: int | None 
     >>> spiked_wigner_outlier(2.0, n=1500)
     Outlier(location=2.5, overlap=0.75, threshold=1.0, separated=True, fluctuation=0.0316...)
     """
-    spike, variance = _check_number("spike", spike), check_positive("variance", variance, "n times that of the entries")
-    size, beta = _check_size("n", n), _check_beta(beta)
+    spike, size, beta = _checked(spike, n, beta)
+    variance = check_positive("variance", variance, "n times that of the entries")
     scale = math.sqrt(variance)
     if abs(spike) <= scale:
         edge = 2 * scale if spike >= 0 else -2 * scale
@@ -142,9 +142,9 @@ def spiked_wishart_outlier(spike: float, *, ratio: float, variance: float = 1.0,
     >>> spiked_wishart_outlier(1.2, ratio=0.25).location  # below the threshold of 1.5: the edge
     2.25
     """
-    spike, c = _check_number("spike", spike), check_positive("ratio", ratio, "the number of variables over the number of samples")
+    spike, size, beta = _checked(spike, n, beta)
+    c = check_positive("ratio", ratio, "the number of variables over the number of samples")
     variance = check_positive("variance", variance, "the other eigenvalues of the population")
-    size, beta = _check_size("n", n), _check_beta(beta)
     if spike < 0:
         raise ValueError(f"The argument spike is {spike!r}, but a population covariance has no negative eigenvalues.")
     strength, root = spike / variance, math.sqrt(c)
@@ -196,8 +196,8 @@ def additive_outlier(law: SpectralLaw, spike: float, *, n: int | None = None, be
     >>> round(outlier.threshold, 4), round(outlier.location, 4), round(outlier.overlap, 4)
     (1.2071, 3.3333, 0.7778)
     """
-    transform, spike = outside_transform("law", law), _check_number("spike", spike)
-    size, beta = _check_size("n", n), _check_beta(beta)
+    transform = outside_transform("law", law)
+    spike, size, beta = _checked(spike, n, beta)
     upper = spike >= 0
     edge = transform.highest if upper else transform.lowest
     at_edge = transform.at_edge(upper)
@@ -250,8 +250,8 @@ def multiplicative_outlier(law: SpectralLaw, spike: float, *, n: int | None = No
     >>> round(outlier.location, 6), round(outlier.overlap, 6)
     (3.375, 0.833333)
     """
-    transform, spike = outside_transform("law", law), _check_number("spike", spike)
-    size, beta = _check_size("n", n), _check_beta(beta)
+    transform = outside_transform("law", law)
+    spike, size, beta = _checked(spike, n, beta)
     if transform.lowest < -1e-12 * transform.span:
         raise ValueError(
             f"The argument law reaches down to {transform.lowest:.6g}, but a multiplicative spike needs a law of numbers that are not "
@@ -319,9 +319,9 @@ def generalized_spiked_outlier(
     >>> round(inside.location, 3), round(inside.overlap, 3)
     (2.095, 0.846)
     """
-    transform, spike = outside_transform("population", population), _check_number("spike", spike)
+    transform = outside_transform("population", population)
+    spike, size, beta = _checked(spike, n, beta)
     c = check_positive("ratio", ratio, "the number of variables over the number of samples")
-    size, beta = _check_size("n", n), _check_beta(beta)
     if transform.lowest < 0 or spike < 0:
         raise ValueError(
             f"A population covariance has no negative eigenvalues, but the argument spike is {spike!r} and the argument population "
@@ -389,9 +389,9 @@ def deformed_wigner_outlier(
     >>> round(outlier.location, 5), round(outlier.overlap, 5)
     (1.62917, 0.97483)
     """
-    transform, spike = outside_transform("law", law), _check_number("spike", spike)
+    transform = outside_transform("law", law)
+    spike, size, beta = _checked(spike, n, beta)
     variance = check_positive("variance", variance, "n times that of the entries")
-    size, beta = _check_size("n", n), _check_beta(beta)
     found = _through(
         transform,
         spike,
@@ -442,17 +442,12 @@ def _wishart_edge_deviation(p: float, n: float, below: bool, beta: int) -> float
     return size / n * math.sqrt(_TRACY_WIDOM_VARIANCE[beta])
 
 
-def _check_number(name: str, value: Any) -> float:
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)) or not math.isfinite(value):
-        raise ValueError(f"The argument {name} must be a finite number, but is {value!r}.")
-    return float(value)
-
-
-def _check_size(name: str, value: Any) -> int | None:
-    return None if value is None else check_whole(name, value, 1)
-
-
-def _check_beta(beta: Any) -> Beta:
+def _checked(spike: Any, n: Any, beta: Any) -> tuple[float, int | None, Beta]:
+    """The arguments that all outliers have."""
+    number = isinstance(spike, (int, float, np.integer, np.floating)) and not isinstance(spike, (bool, np.bool_))
+    if not number or not math.isfinite(spike):
+        raise ValueError(f"The argument spike must be a finite number, but is {spike!r}.")
+    size = None if n is None else check_whole("n", n, 1)
     if beta not in (1, 2):
         raise ValueError(f"The argument beta is {beta!r}, but must be 1 (real) or 2 (complex).")
-    return 1 if beta == 1 else 2
+    return float(spike), size, 1 if beta == 1 else 2

@@ -7,7 +7,9 @@ import random
 import numpy as np
 import pytest
 
-from linop_spectra.adapters.array_batches import ArrayBatches, HostRandomState, leaves, map_leaves
+from linop_spectra.adapters.array_batches import ArrayBatches
+from linop_spectra.adapters.batch_leaves import leaves, map_leaves
+from linop_spectra.adapters.random_states import HostRandomState
 from linop_spectra.curvature.data import BatchSizes
 
 

@@ -137,6 +137,45 @@ class TestTorch:
         info = ls.optim.torch_optimizer(Curved(), model, "cross_entropy").step(one, other)
         assert info.details["curvature_loss"] == pytest.approx(expected, rel=1e-12)
 
+    def test_warm_up_from_a_rate_of_zero(self):
+        model = self.model()
+        optimizer = ls.optim.torch_optimizer(Averaged(), model, "cross_entropy")
+        scheduler = self.torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: step / 2)
+        rates = []
+        for batch in self.batches():
+            rates.append(optimizer.step(batch).learning_rate)
+            scheduler.step()
+        assert rates == [0.0, 0.05, 0.1]
+
+    def test_a_state_that_does_not_belong_leaves_everything_as_it_was(self):
+        optimizer = ls.optim.torch_optimizer(Averaged(learning_rate=0.3), self.model(), "cross_entropy")
+        optimizer.step(self.batches()[0])
+        smaller = self.torch.nn.Linear(3, 2, bias=False).double()
+        for other, model in ((ls.optim.CubicNewton(), self.model()), (Averaged(learning_rate=0.7), smaller)):
+            stranger = ls.optim.torch_optimizer(other, model, "cross_entropy")
+            stranger.step(self.batches()[0])
+            before = optimizer.method.state_dict()
+            with pytest.raises(ValueError, match="state"):
+                optimizer.load_state_dict(stranger.state_dict())
+            after = optimizer.method.state_dict()
+            assert after["num_steps"] == before["num_steps"] and (after["state"]["mean"] == before["state"]["mean"]).all()
+            assert optimizer.method.learning_rate == 0.3 and optimizer.param_groups[0]["lr"] == 0.3
+        assert optimizer.step(self.batches()[1]).learning_rate == 0.3
+
+    def test_parameters_are_chosen_when_it_is_made(self):
+        model = self.model()
+        optimizer = ls.optim.torch_optimizer(Averaged(), model, "cross_entropy")
+        optimizer.step(self.batches()[0])
+        with pytest.raises(ValueError, match="parameters of the model"):
+            optimizer.add_param_group({"params": [self.torch.nn.Parameter(self.torch.zeros(2))]})
+        model[0].bias.requires_grad_(False)
+        before = model[0].weight.clone()
+        with pytest.raises(ValueError, match=r"'0\.bias'.*make a new optimiser"):
+            optimizer.step(self.batches()[1])
+        assert self.torch.equal(before, model[0].weight)
+        model[0].bias.requires_grad_(True)
+        optimizer.step(self.batches()[1])
+
     def test_bad_arguments(self):
         with pytest.raises(TypeError, match=r"a method of linop_spectra\.optim"):
             ls.optim.torch_optimizer(self.torch.optim.SGD, self.model(), "mse")
@@ -234,6 +273,27 @@ class TestKeras:
         ls.optim.keras_train_step(Averaged(), model, "cross_entropy", batch_norm="train")((X.astype("float32"), Y))
         hidden = X.astype("float32") @ model.get_weights()[0] + model.get_weights()[1]
         np.testing.assert_allclose(model.get_weights()[4], 0.9 * before + 0.1 * hidden.mean(axis=0), atol=1e-5)
+
+    def test_moving_statistics_of_loaders_and_without_dropout(self):
+        layers = self.keras.layers
+        model = self.keras.Sequential(
+            [self.keras.Input((3,)), layers.Dropout(0.5), layers.Dense(4), layers.BatchNormalization(momentum=0.9), layers.Dense(2)]
+        )
+        x = X.astype("float32")
+        before, drawn = model.layers[2].moving_mean.numpy(), np.asarray(model.layers[0].seed_generator.state)
+        ls.optim.keras_train_step(Averaged(), model, "cross_entropy", batch_norm="train")([(x[:12], Y[:12]), (x[12:], Y[12:])])
+        kernel, bias = model.layers[1].get_weights()
+        for part in (x[:12], x[12:]):
+            before = 0.9 * before + 0.1 * (part @ kernel + bias).mean(axis=0)
+        np.testing.assert_allclose(model.layers[2].moving_mean.numpy(), before, atol=1e-5)
+        np.testing.assert_array_equal(np.asarray(model.layers[0].seed_generator.state), drawn)
+
+    def test_moving_statistics_of_batch_losses(self):
+        layers = self.keras.layers
+        model = self.keras.Sequential([self.keras.Input((3,)), layers.BatchNormalization(momentum=0.9), layers.Dense(1)])
+        loss = ls.BatchLoss(lambda m, b: (self.keras.ops.sum(m(b) ** 2), b.shape[0]))
+        ls.optim.keras_train_step(Averaged(), model, loss, batch_norm="train")(X.astype("float32"))
+        np.testing.assert_allclose(model.layers[0].moving_mean.numpy(), 0.1 * X.mean(axis=0), atol=1e-5)
 
     def test_bad_arguments(self):
         with pytest.raises(TypeError, match="a model of Keras 3"):

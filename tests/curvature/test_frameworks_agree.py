@@ -84,3 +84,26 @@ def test_the_same_matrices(framework, loss):
         expected = np.asarray(make(reference).to_dense())
         np.testing.assert_allclose(np.asarray(make(other).to_dense()), expected, rtol=0, atol=1e-12 * abs(expected).max(), err_msg=name)
     assert ls.check_operator(MATRICES["mc"](other)).passed
+
+
+@pytest.mark.parametrize("framework", ["torch", "jax", "keras"])
+def test_curvature_of_certain_labels_does_not_cancel(framework):
+    """At a logit z of binary cross-entropy it is s(z) s(-z), also where 1 - s(z) rounds to zero."""
+    if framework == "torch":
+        torch = pytest.importorskip("torch")
+        model = torch.nn.Linear(1, 1, bias=False)
+        with torch.no_grad():
+            model.weight.fill_(20.0)
+        objective = ls.objective(model, "binary_cross_entropy", (torch.ones(1, 1), torch.ones(1, 1)))
+    elif framework == "jax":
+        jax = pytest.importorskip("jax")
+        one = np.ones((1, 1), np.float32)
+        params = {"w": jax.numpy.full((1, 1), 20.0, jax.numpy.float32)}
+        objective = ls.objective(lambda p, x: x @ p["w"], "binary_cross_entropy", (one, one), params=params)
+    else:
+        keras = pytest.importorskip("keras")
+        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+        model.set_weights([np.full((1, 1), 20.0)])
+        objective = ls.objective(model, "binary_cross_entropy", (np.ones((1, 1), np.float32), np.ones((1, 1), np.float32)))
+    expected = 1 / (1 + np.exp(-20.0)) / (1 + np.exp(20.0))
+    assert float(np.asarray(objective.ggn().to_dense())[0, 0]) == pytest.approx(expected, rel=1e-5)

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-from ..array_batches import fields_of, has_leaf_fields, map_leaves
+from ..batch_leaves import fields_of, has_leaf_fields, map_leaves
 
 
 @dataclasses.dataclass(frozen=True)

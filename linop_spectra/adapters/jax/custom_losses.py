@@ -10,15 +10,12 @@ import jax.numpy as jnp
 
 from ...curvature import BatchLoss
 from ...curvature.logits_losses import LanguageModelLoss, LogitsLoss
-from .likelihood import NO_LIKELIHOOD
+from ..loss_sentences import PAIR, loss_by_name, no_likelihood, no_loss, not_scalar, outputs_not_shown, pair_of
+from ..output_loss import SplitBatch, WholeBatch
 from .logits_losses import LogitsOutputLoss, TokenLoss
 from .losses import BinaryCrossEntropy, Call, CrossEntropy, MeanSquaredError, OutputLoss, require_array
 
-_NAMED: dict[str, Callable[[], OutputLoss]] = {
-    "cross_entropy": CrossEntropy,
-    "binary_cross_entropy": BinaryCrossEntropy,
-    "mse": MeanSquaredError,
-}
+_NAMED: tuple[Callable[[], OutputLoss], ...] = (CrossEntropy, BinaryCrossEntropy, MeanSquaredError)
 _OPTAX: dict[str, Callable[[], OutputLoss]] = {
     "softmax_cross_entropy_with_integer_labels": CrossEntropy,
     "softmax_cross_entropy": CrossEntropy,
@@ -49,23 +46,16 @@ class CallableLoss(OutputLoss):
         shape = getattr(result, "shape", ())
         if shape and shape == outputs.shape[: len(shape)] and jnp.issubdtype(result.dtype, jnp.floating):
             return jnp.sum(result), result.size
-        require_scalar(
-            result, "a mean over the examples, a pair (sum, number_of_terms), or one entry for each example, position or element"
-        )
+        require_scalar(result, f"a mean over the examples, {PAIR}, or one entry for each example, position or element")
         examples = outputs.shape[0] if outputs.ndim else 1
         return jnp.reshape(result, ()) * examples, examples
 
 
-class SplitBatchLoss(OutputLoss):
+class SplitBatchLoss(SplitBatch, OutputLoss):
     """`BatchLoss` in two steps: outputs of the model, and a loss of them."""
 
     needs_pairs = False
-    fisher_refusal = NO_LIKELIHOOD.format(what="a BatchLoss")
-
-    def __init__(self, loss: BatchLoss) -> None:
-        assert loss.outputs is not None
-        assert loss.loss is not None
-        self._outputs, self._loss = loss.outputs, loss.loss
+    fisher_refusal = no_likelihood("a BatchLoss")
 
     def outputs(self, model: Any, call: Call, batch: Any) -> Any:
         """What the user's function takes out of the model."""
@@ -80,30 +70,16 @@ class SplitBatchLoss(OutputLoss):
         return sum_and_terms(self._loss(outputs, batch), "(outputs, batch)")
 
 
-class WholeBatchLoss(OutputLoss):
+class WholeBatchLoss(WholeBatch, OutputLoss):
     """`BatchLoss` in one step: there are no outputs to speak of."""
 
     needs_pairs = False
-    gauss_newton_refusal = (
-        "The Gauss-Newton matrix needs the model's outputs, which BatchLoss(fn) does not show; pass "
-        "BatchLoss(outputs=fn(model, batch), loss=fn(outputs, batch))."
-    )
-    fisher_refusal = NO_LIKELIHOOD.format(what="BatchLoss(fn)")
-    example_refusal = (
-        "Gradients of single examples need the model's outputs, which BatchLoss(fn) does not show; pass "
-        "BatchLoss(outputs=fn(model, batch), loss=fn(outputs, batch))."
-    )
-
-    def __init__(self, fn: Callable[[Any, Any], Any]) -> None:
-        self._fn = fn
+    fisher_refusal = no_likelihood("BatchLoss(fn)")
+    example_refusal = outputs_not_shown("Gradients of single examples need the model's outputs")
 
     def outputs(self, model: Any, call: Call, batch: Any) -> Any:
         """The pair (sum, number of terms) takes the place of outputs."""
         return sum_and_terms(self._fn(model, batch), "(model, batch)")
-
-    def total(self, outputs: Any, batch: Any) -> tuple[Any, Any]:
-        """That pair."""
-        return outputs[0], outputs[1]
 
 
 def require_scalar(value: Any, wanted: str) -> None:
@@ -111,18 +87,13 @@ def require_scalar(value: Any, wanted: str) -> None:
     is_array = hasattr(value, "shape") and hasattr(value, "dtype")
     found = f"of shape {tuple(value.shape)} and dtype {value.dtype}" if is_array else f"a {type(value).__name__}"
     if not is_array or value.size != 1 or not jnp.issubdtype(value.dtype, jnp.floating):
-        raise TypeError(f"The loss is not a scalar but {found}; the function must return {wanted}, as JAX arrays of floating numbers.")
+        raise not_scalar(found, wanted, "as JAX arrays of floating numbers")
 
 
 def sum_and_terms(result: Any, arguments: str) -> tuple[Any, Any]:
     """A user's pair (sum, number of terms), checked."""
-    if not isinstance(result, tuple | list) or len(result) != 2:
-        raise TypeError(
-            f"The loss fn{arguments} returned a {type(result).__name__}, but must return a pair (sum, number_of_terms): the "
-            "summed loss as a scalar array, and how many terms were summed."
-        )
-    total, terms = result
-    require_scalar(total, "a pair (sum, number_of_terms)")
+    total, terms = pair_of(result, arguments, "array")
+    require_scalar(total, PAIR)
     if jnp.size(terms) != 1:
         raise TypeError(
             f"The loss fn{arguments} returned a number of terms of shape {jnp.shape(terms)}, but it must be a single number."
@@ -139,12 +110,7 @@ def make_loss(loss: Any) -> OutputLoss:
         When the argument is none of the forms that are known.
     """
     if isinstance(loss, str):
-        if loss not in _NAMED:
-            raise ValueError(
-                f"The argument loss is {loss!r}, but the names are {', '.join(map(repr, _NAMED))}; or pass a callable "
-                "(outputs, targets), or a BatchLoss."
-            )
-        return _NAMED[loss]()
+        return loss_by_name(loss, _NAMED)
     if isinstance(loss, LanguageModelLoss):
         return TokenLoss(loss)
     if isinstance(loss, LogitsLoss):
@@ -158,7 +124,4 @@ def make_loss(loss: Any) -> OutputLoss:
             if optax is not None and loss is getattr(optax, name, None):
                 return kind()
         return CallableLoss(loss)
-    raise TypeError(
-        f"The argument loss is a {type(loss).__name__}, but must be a name such as 'cross_entropy', a callable (outputs, targets), "
-        "or a BatchLoss."
-    )
+    raise no_loss(loss)

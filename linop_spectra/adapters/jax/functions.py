@@ -21,12 +21,12 @@ from ...curvature.linearization import Each, Noise
 from ...curvature.non_finite import NonFiniteLossError, require_finite_loss, require_terms
 from ..array_batches import ArrayBatches
 from ..common import HIDDEN_STATISTICS, NO_RUNNING_STATISTICS, listed
+from ..loss_sentences import BATCH_STATISTICS
 from ..parameter_files import read_arrays
 from .batch_structure import BatchStructure, take_apart
 from .context import curvature_mode, double_precision
 from .errors import explained
 from .inspection import bytes_out, ends_in, needed, reached
-from .likelihood import BATCH_STATISTICS
 from .linearization import JaxLinearization
 from .losses import OutputLoss, per_example
 from .models import PureModel

@@ -12,15 +12,6 @@ from scipy import special
 
 from ...curvature.linearization import Noise
 
-NO_LIKELIHOOD = (
-    "The exact and the Monte-Carlo Fisher matrix need a likelihood to draw targets from, which {what} does not give; use one of the "
-    "losses 'cross_entropy', 'binary_cross_entropy' and 'mse', or ask for fisher('empirical') or ggn()."
-)
-BATCH_STATISTICS = (
-    "Batch normalisation by the statistics of the batch makes an example's outputs depend on the other examples, so that the loss has "
-    "no gradient of one example; pass batch_norm='eval'."
-)
-
 
 @dataclasses.dataclass(frozen=True)
 class Likelihood:

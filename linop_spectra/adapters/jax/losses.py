@@ -12,50 +12,35 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .likelihood import NO_LIKELIHOOD, Likelihood, bernoulli, categorical, gaussian
+from .. import loss_sentences
+from ..output_loss import AnyOutputLoss
+from .likelihood import Likelihood, bernoulli, categorical, gaussian
 from .token_cross_entropy import curvature_product, summed_cross_entropy
 
 Call = Callable[[Any, Any], Any]
 
 
-class OutputLoss:
+class OutputLoss(AnyOutputLoss):
     """A loss of outputs and a batch, with derivatives in the outputs by automatic differentiation.
 
     Attributes
     ----------
-    averages : bool
-        Whether the objective is the mean of the terms, or their sum.
-    convex : bool
-        Whether the loss is known to be convex in the outputs.
     needs_pairs : bool
         Whether batches must be pairs (inputs, targets).
     has_class_axis : bool
         Whether the last axis of the outputs is one of classes.
-    gauss_newton_refusal, fisher_refusal, example_refusal : str or None
-        Why something cannot be had, as a sentence; None when it can.
     sigmoid_refusal : str or None
         What to say where the model ends in a sigmoid; None where that is no mistake.
     """
 
-    averages = True
-    convex = False
     needs_pairs = True
     has_class_axis = False
-    gauss_newton_refusal: str | None = None
-    fisher_refusal: str | None = NO_LIKELIHOOD.format(what="a loss that is a function of its own")
-    example_refusal: str | None = None
+    fisher_refusal: str | None = loss_sentences.no_likelihood("a loss that is a function of its own")
     sigmoid_refusal: str | None = None
 
     def outputs(self, model: Any, call: Call, batch: Any) -> Any:
         """The model's outputs for a pair (inputs, targets)."""
         return call(model, batch[0])
-
-    def total(self, outputs: Any, batch: Any) -> tuple[Any, Any]:
-        """Summed loss and number of terms."""
-        raise TypeError(f"{type(self).__name__} does not define its sum.")
-
-    def check(self, outputs: Any, batch: Any) -> None:
-        """Raise when outputs and targets do not fit."""
 
     def problems(self, outputs: Any, batch: Any) -> tuple[Any, ...]:
         """Flags that are true where values do not fit."""
@@ -90,12 +75,9 @@ def per_example(g: Any, u: Any) -> Any:
 def require_array(outputs: Any) -> None:
     """Raise unless the model gave one array of floating numbers."""
     if not hasattr(outputs, "shape") or not hasattr(outputs, "dtype"):
-        raise TypeError(
-            f"The model returns a {type(outputs).__name__}, but this loss needs one array of outputs; use "
-            "BatchLoss(outputs=fn(model, batch), loss=fn(outputs, batch)) to take it out."
-        )
+        raise loss_sentences.not_one_array(outputs, "array")
     if not jnp.issubdtype(outputs.dtype, jnp.floating):
-        raise TypeError(f"The model's outputs have dtype {outputs.dtype}, but a loss needs real floating numbers.")
+        raise loss_sentences.not_floating(outputs.dtype)
 
 
 def _require_array_of_targets(name: str, targets: Any) -> None:
@@ -106,10 +88,7 @@ def _require_array_of_targets(name: str, targets: Any) -> None:
 def _require_equal_shapes(name: str, outputs: Any, targets: Any) -> None:
     _require_array_of_targets(repr(name), targets)
     if outputs.shape != targets.shape:
-        raise ValueError(
-            f"The loss {name!r} compares outputs of shape {tuple(outputs.shape)} with targets of shape {tuple(targets.shape)}; "
-            "both shapes must be equal, so reshape the targets or the model's outputs."
-        )
+        raise loss_sentences.unequal_shapes(name, outputs.shape, tuple(targets.shape))
 
 
 def at_least_single(x: Any) -> Any:
@@ -160,10 +139,7 @@ class BinaryCrossEntropy(OutputLoss):
 
     convex = True
     fisher_refusal = None
-    sigmoid_refusal = (
-        "The model ends in a sigmoid, so that its outputs are probabilities, but binary cross-entropy needs logits; leave the last "
-        "sigmoid out."
-    )
+    sigmoid_refusal = loss_sentences.sigmoid_last("sigmoid")
 
     def check(self, outputs: Any, batch: Any) -> None:
         """Shapes must be equal."""
@@ -210,21 +186,18 @@ class CrossEntropy(OutputLoss):
         targets = batch[1]
         _require_array_of_targets("cross-entropy", targets)
         if outputs.ndim == 0:
-            raise ValueError("The model's outputs are a single number, but cross-entropy needs one logit for each class.")
+            raise loss_sentences.no_logits()
         if outputs.shape == targets.shape:
             return
         if targets.shape != outputs.shape[:-1]:
             hint = (
                 "move the classes to the last axis, as is usual in JAX, or pass a callable loss"
                 if targets.shape == outputs.shape[:1] + outputs.shape[2:]
-                else "one class for each position is needed, or a distribution over the classes"
+                else loss_sentences.ONE_CLASS_EACH
             )
-            raise ValueError(
-                f"The outputs of shape {tuple(outputs.shape)} and the targets of shape {tuple(targets.shape)} do not fit "
-                f"cross-entropy with classes along the last axis: {hint}."
-            )
+            raise loss_sentences.cross_entropy_misfit(outputs.shape, targets.shape, "the last axis", hint)
         if not jnp.issubdtype(targets.dtype, jnp.integer):
-            raise TypeError(f"The targets hold classes but have dtype {targets.dtype}; pass integers.")
+            raise loss_sentences.not_integers(targets.dtype)
 
     def _distributions(self, outputs: Any, batch: Any) -> bool:
         return bool(outputs.shape == batch[1].shape)
@@ -240,10 +213,7 @@ class CrossEntropy(OutputLoss):
     def explain(self, problem: int, batch: Any) -> str:
         """The sentence for a flag."""
         if problem == 0:
-            return (
-                "The model's outputs are probabilities already (in [0, 1] and summing to one), but cross-entropy needs logits: it "
-                "takes the softmax itself; leave the last softmax layer out."
-            )
+            return loss_sentences.probabilities()
         valid = batch[1][batch[1] != self.ignore_index]
         return (
             f"The targets hold classes from {int(valid.min())} to {int(valid.max())}, for some of which the model has no output; classes "

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..array_batches import HostRandomState
+from ..random_states import HostRandomState
 from .batch_structure import BatchStructure
 from .custom_losses import require_scalar
 from .layers import with_tag

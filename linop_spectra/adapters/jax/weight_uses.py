@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -17,30 +17,14 @@ import numpy as np
 
 from ...backends import Array
 from ...curvature.weight_uses import UseKind, WeightUse
-from ..weight_layouts import Contraction, Names, added, bias_of, contraction, output_index
+from ..use_recorder import Notes, Seen, Tracked, UseRecorder, bias_alone, parameter_among, product_with
+from ..weight_layouts import Contraction, output_index
 
 if TYPE_CHECKING:
     from .functions import JaxFunctions, JaxPoint
 
 _CALLS = ("jit", "pjit", "closed_call", "core_call", "core_closed_call", "checkpoint", "remat", "remat2")
 _SAME = ("convert_element_type", "copy", "copy_p", "optimization_barrier", "name", "reduce_precision")
-
-
-class _Seen(NamedTuple):
-    """How to arrange inputs and gradients of a use."""
-
-    leading: tuple[int, ...]
-    x_axes: tuple[int, ...]
-    y_axes: tuple[int, ...]
-    patches: Callable[[Any], Any] | None
-
-
-class _Tracked(NamedTuple):
-    """What is known of an array besides its value: places of parameters, or the use that it comes out of."""
-
-    places: np.ndarray | None
-    use: int | None = None
-    outputs: np.ndarray | None = None
 
 
 class JaxWeightUses:
@@ -128,7 +112,7 @@ def _program(functions: JaxFunctions, structure: Any, arguments: Sequence[Any]) 
     return found
 
 
-class _Recorder:
+class _Recorder(UseRecorder):
     """Runs a traced function and looks at every equation.
 
     Parameters
@@ -142,26 +126,22 @@ class _Recorder:
     """
 
     def __init__(self, functions: JaxFunctions, closed: Any, additions: Any) -> None:
-        self._closed, self._additions = closed, additions
-        self._names, self._blocks = Names(functions.blocks), functions.blocks
-        self.uses: list[WeightUse] = []
-        self.seen: list[_Seen] = []
-        self.others: dict[str, str] = {}
+        super().__init__(functions.blocks, "JAX")
+        self._closed, self._additions, self._blocks = closed, additions, functions.blocks
         self._results: list[Any] = []
-        self._inputs: list[Any] = []
 
     def run(self, arguments: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any]]:
         """Outputs, the results of all uses, and their inputs (zero for a bias alone)."""
         jaxpr = self._closed.jaxpr
-        tracked: list[_Tracked | None] = [None] * len(arguments)
+        tracked: list[Tracked | None] = [None] * len(arguments)
         for i, place in enumerate(self._blocks.values()):
-            tracked[i] = _Tracked(np.arange(place.start, place.stop).reshape(arguments[i].shape))
+            tracked[i] = Tracked(np.arange(place.start, place.stop).reshape(arguments[i].shape))
         outputs, _ = self._run(jaxpr, self._closed.consts, arguments, tracked)
-        return outputs, self._results, self._inputs
+        return outputs, self._results, [jnp.zeros(()) if x is None else x for x in self.inputs]
 
     def _run(
-        self, jaxpr: Any, constants: Sequence[Any], arguments: Sequence[Any], known: Sequence[_Tracked | None]
-    ) -> tuple[list[Any], list[_Tracked | None]]:
+        self, jaxpr: Any, constants: Sequence[Any], arguments: Sequence[Any], known: Notes
+    ) -> tuple[list[Any], list[Tracked | None]]:
         values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *arguments], strict=True))
         tracked = {v: t for v, t in zip(jaxpr.invars, known, strict=True) if t is not None}
         readers: dict[Any, int] = {}
@@ -187,10 +167,10 @@ class _Recorder:
         return [read(v) for v in jaxpr.outvars], [None if hasattr(v, "val") else tracked.get(v) for v in jaxpr.outvars]
 
     def _equation(
-        self, equation: Any, inputs: list[Any], notes: list[_Tracked | None]
-    ) -> tuple[Sequence[Any], Sequence[_Tracked | None]]:
+        self, equation: Any, inputs: list[Any], notes: list[Tracked | None]
+    ) -> tuple[Sequence[Any], Notes]:
         name = equation.primitive.name
-        nothing: list[_Tracked | None] = [None] * len(equation.outvars)
+        nothing: list[Tracked | None] = [None] * len(equation.outvars)
         if not any(notes):
             return _bound(equation, inputs), nothing
         if name in _CALLS:
@@ -198,71 +178,56 @@ class _Recorder:
             if inner is not None:
                 return self._run(getattr(inner, "jaxpr", inner), getattr(inner, "consts", ()), inputs, notes)
         outputs = _bound(equation, inputs)
-        places = [None if note is None else note.places for note in notes]
         moved = _moved(equation, notes)
         if moved is not None:
             return outputs, moved
-        if any(p is not None for p in places):
+        if any(note is not None and note.places is not None for note in notes):
             known = _USES.get(name)
             made = None if known is None else known(self, equation, inputs, notes, outputs[0])
             if made is not None:
                 return [made[0]], [made[1]]
-            self._note(name, places)
+            self._note(name, notes)
         return outputs, nothing
-
-    def _note(self, name: str, places: Sequence[np.ndarray | None]) -> None:
-        for index in places:
-            if index is not None:
-                for own in self._names.of(index):
-                    self.others.setdefault(own, f"JAX's {name}")
 
     # -- what is recognised: the result with something added, and what is known of it ---------------------------------
 
     def _add(
-        self, kind: UseKind, places: np.ndarray | None, bias: np.ndarray | None, result: Any, x: Any, seen: _Seen
+        self, kind: UseKind, places: np.ndarray | None, bias: np.ndarray | None, result: Any, x: Any, seen: Seen
     ) -> Any | None:
-        use = self._names.use(kind, places, bias)
-        if use is None:
+        if not self._keep(kind, places, bias, x, seen):
             return None
-        if x is not None and not seen.leading:
-            x = x[None]
-            seen = seen._replace(leading=(1,), x_axes=(0, *(axis + 1 for axis in seen.x_axes)))
-        if not seen.leading:
-            seen = seen._replace(leading=(1,))
-        self.uses.append(use)
-        self.seen.append(seen)
-        self._inputs.append(jnp.zeros(()) if x is None else x)
         if self._additions is not None:
             result = result + self._additions[len(self._results)]
         self._results.append(result)
         return result
 
-    def _dot(self, equation: Any, inputs: list[Any], notes: list[_Tracked | None], result: Any) -> Any:
+    def _dot(self, equation: Any, inputs: list[Any], notes: list[Tracked | None], result: Any) -> Any:
         (contracting, batched) = equation.params["dimension_numbers"]
-        weight = 1 if notes[1] is not None and notes[1].places is not None else 0
-        index, other = notes[weight], notes[1 - weight]
-        if index is None or index.places is None or (other is not None and other.places is not None) or any(map(len, batched)):
+        parameter = parameter_among(notes)
+        if parameter is None or any(map(len, batched)):
             return None
+        weight, places = parameter
         labels: list[list[Any]] = [[(side, axis) for axis in range(inputs[side].ndim)] for side in (0, 1)]
         for i, (left, right) in enumerate(zip(*contracting, strict=True)):
             labels[0][left] = labels[1][right] = ("contracted", i)
         y = [label for side in labels for label in side if label[0] != "contracted"]
-        found = contraction(labels[1 - weight], labels[weight], y, index.places)
-        if found is None:
-            return None
         x = inputs[1 - weight]
-        leading = tuple(x.shape[axis] for axis in found.x_axes[: found.leading])
-        made = self._add("dense", found.places, None, result, x, _Seen(leading, found.x_axes, found.y_axes, None))
-        return None if made is None else (made, _Tracked(None, len(self.uses) - 1, output_index(found, result.shape)))
+        product = product_with(places, weight, labels, y, x.shape)
+        if product is None:
+            return None
+        found, seen = product
+        made = self._add("dense", found.places, None, result, x, seen)
+        return None if made is None else (made, Tracked(None, len(self.uses) - 1, output_index(found, result.shape)))
 
-    def _convolution(self, equation: Any, inputs: list[Any], notes: list[_Tracked | None], result: Any) -> Any:
+    def _convolution(self, equation: Any, inputs: list[Any], notes: list[Tracked | None], result: Any) -> Any:
         p = equation.params
-        if notes[1] is None or notes[1].places is None or (notes[0] is not None and notes[0].places is not None):
+        parameter = parameter_among(notes)
+        if parameter is None or parameter[0] != 1:
             return None
         if p["feature_group_count"] != 1 or p["batch_group_count"] != 1:
             return None
         dimensions = p["dimension_numbers"]
-        kernel = notes[1].places.transpose(dimensions.rhs_spec)
+        kernel = parameter[1].transpose(dimensions.rhs_spec)
         window = kernel.shape[2:]
         y_axes = (dimensions.out_spec[0], *dimensions.out_spec[2:], dimensions.out_spec[1])
         leading = (result.shape[y_axes[0]], math.prod(result.shape[axis] for axis in y_axes[1:-1]))
@@ -275,13 +240,13 @@ class _Recorder:
             return jnp.moveaxis(found, 1, -1).reshape(len(part), -1, found.shape[1])
 
         places = kernel.reshape(kernel.shape[0], -1)
-        made = self._add("convolution", places, None, result, x, _Seen(leading, (), y_axes, patches))
+        made = self._add("convolution", places, None, result, x, Seen(leading, (), y_axes, patches))
         if made is None:
             return None
         arranged = Contraction(places, len(y_axes) - 1, (), y_axes)
-        return made, _Tracked(None, len(self.uses) - 1, output_index(arranged, result.shape))
+        return made, Tracked(None, len(self.uses) - 1, output_index(arranged, result.shape))
 
-    def _gather(self, equation: Any, inputs: list[Any], notes: list[_Tracked | None], result: Any) -> Any:
+    def _gather(self, equation: Any, inputs: list[Any], notes: list[Tracked | None], result: Any) -> Any:
         p, index = equation.params, notes[0]
         if index is None or index.places is None or index.places.ndim != 2 or any(note is not None for note in notes[1:]):
             return None
@@ -292,27 +257,20 @@ class _Recorder:
             return None
         rows = rows[..., 0]
         axes = tuple(range(rows.ndim))
-        made = self._add("embedding", index.places.T, None, result, rows, _Seen(rows.shape, axes, (*axes, rows.ndim), None))
+        made = self._add("embedding", index.places.T, None, result, rows, Seen(rows.shape, axes, (*axes, rows.ndim), None))
         return None if made is None else (made, None)
 
-    def _addition(self, equation: Any, inputs: list[Any], notes: list[_Tracked | None], result: Any) -> Any:
-        left, right = notes
-        bias, earlier = (right, left) if right is not None and right.places is not None else (left, right)
-        if bias is None or bias.places is None or (earlier is not None and earlier.places is not None):
+    def _addition(self, equation: Any, inputs: list[Any], notes: list[Tracked | None], result: Any) -> Any:
+        parameter = parameter_among(notes)
+        if parameter is None:
             return None
-        if earlier is not None and earlier.use is not None and earlier.outputs is not None:
-            use = self.uses[earlier.use]
-            places = bias_of(earlier.outputs, bias.places)
-            joined = None if places is None else self._names.use(use.kind, use.places, places)
-            if joined is not None:
-                self.uses[earlier.use] = joined
-                return result, None
-        parts = added(result.shape, bias.places)
-        if parts is None:
+        side, bias = parameter
+        if self._joined(notes[1 - side], bias):
+            return result, None
+        alone = bias_alone(result.shape, bias)
+        if alone is None:
             return None
-        places, y_axes, count = parts
-        leading = tuple(result.shape[axis] for axis in y_axes[:count])
-        made = self._add("bias", None, places, result, None, _Seen(leading, (), y_axes, None))
+        made = self._add("bias", None, alone[0], result, None, alone[1])
         return None if made is None else (made, None)
 
 
@@ -334,7 +292,7 @@ def _bound(equation: Any, inputs: Sequence[Any]) -> Sequence[Any]:
     return list(found)
 
 
-def _moved(equation: Any, notes: Sequence[_Tracked | None]) -> list[_Tracked | None] | None:
+def _moved(equation: Any, notes: Notes) -> list[Tracked | None] | None:
     """What is known of the results of an operation that only moves numbers; None for others."""
     note = notes[0]
     if note is None or any(other is not None for other in notes[1:]):
@@ -361,11 +319,7 @@ def _moved(equation: Any, notes: Sequence[_Tracked | None]) -> list[_Tracked | N
         moved = np.broadcast_to(array.reshape(spread), p["shape"])
     elif name == "split":
         parts = np.split(array, np.cumsum(p["sizes"])[:-1], axis=p["axis"])
-        return [_again(note, part) for part in parts]
+        return [note.moved(part) for part in parts]
     else:
         return None
-    return [_again(note, moved)]
-
-
-def _again(note: _Tracked, moved: np.ndarray) -> _Tracked:
-    return _Tracked(moved) if note.places is not None else _Tracked(None, note.use, moved)
+    return [note.moved(moved)]

@@ -12,7 +12,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from ..array_batches import HostRandomState, fields_of, has_leaf_fields, is_array, leaves, map_leaves
+from ..batch_leaves import fields_of, has_leaf_fields, is_array, leaves, map_leaves
+from ..random_states import HostRandomState
 from .linearized import Linearized
 from .losses import OutputLoss
 from .program import Program, refuse_random

@@ -9,7 +9,11 @@ import tensorflow as tf
 
 from ...curvature import BatchLoss
 from ..keras_losses import KerasLoss, read_keras_loss
-from .losses import NO_LIKELIHOOD, BinaryCrossEntropy, CrossEntropy, MeanSquaredError, OutputLoss, require_tensor
+from ..loss_sentences import PAIR, loss_by_name, no_likelihood, no_loss, not_scalar, pair_of
+from ..output_loss import SplitBatch, WholeBatch
+from .losses import KERAS_LOSSES, BinaryCrossEntropy, CrossEntropy, MeanSquaredError, OutputLoss, require_tensor
+
+_NAMED: tuple[Callable[[], OutputLoss], ...] = (CrossEntropy, BinaryCrossEntropy, MeanSquaredError)
 
 
 class CallableLoss(OutputLoss):
@@ -29,7 +33,7 @@ class CallableLoss(OutputLoss):
         result = self._fn(outputs, batch[1])
         if isinstance(result, tuple | list):
             return sum_and_terms(result, "(outputs, targets)")
-        result = _real(result, "a mean over the examples, one value for each, or a pair (sum, number_of_terms)")
+        result = _real(result, f"a mean over the examples, one value for each, or {PAIR}")
         if result.shape.rank != 0 and result.shape.num_elements() != 1:
             return tf.reduce_sum(result), tf.size(result)
         examples = tf.shape(outputs)[0] if outputs.shape.rank else 1
@@ -50,16 +54,11 @@ class ValuesLoss(CallableLoss):
         return tf.reduce_sum(values), tf.size(values)
 
 
-class SplitBatchLoss(OutputLoss):
+class SplitBatchLoss(SplitBatch, OutputLoss):
     """`BatchLoss` in two steps: outputs of the model, and a loss of them."""
 
     pairs = regularized = masks = False
-    fisher_refusal = NO_LIKELIHOOD.format(what="a BatchLoss")
-
-    def __init__(self, loss: BatchLoss) -> None:
-        assert loss.outputs is not None
-        assert loss.loss is not None
-        self._outputs, self._loss = loss.outputs, loss.loss
+    fisher_refusal = no_likelihood("a BatchLoss", KERAS_LOSSES)
 
     def outputs(self, program: Any, batch: Any) -> Any:
         """What the user's function takes out of the model."""
@@ -74,30 +73,15 @@ class SplitBatchLoss(OutputLoss):
         return sum_and_terms(self._loss(outputs, batch), "(outputs, batch)")
 
 
-class WholeBatchLoss(OutputLoss):
+class WholeBatchLoss(WholeBatch, OutputLoss):
     """`BatchLoss` in one step: there are no outputs to speak of."""
 
     pairs = split = regularized = masks = False
-    gauss_newton_refusal = (
-        "The Gauss-Newton matrix needs the model's outputs, which BatchLoss(fn) does not show; pass "
-        "BatchLoss(outputs=fn(model, batch), loss=fn(outputs, batch))."
-    )
-    fisher_refusal = NO_LIKELIHOOD.format(what="BatchLoss(fn)")
-    example_refusal = (
-        "Gradients of single examples need the model's outputs with an example in each row, which BatchLoss(fn) does not show; pass "
-        "BatchLoss(outputs=fn(model, batch), loss=fn(outputs, batch))."
-    )
-
-    def __init__(self, fn: Callable[[Any, Any], Any]) -> None:
-        self._fn = fn
+    fisher_refusal = no_likelihood("BatchLoss(fn)", KERAS_LOSSES)
 
     def outputs(self, program: Any, batch: Any) -> Any:
         """The pair (sum, number of terms) takes the place of outputs."""
         return sum_and_terms(self._fn(program.model, batch), "(model, batch)")
-
-    def total(self, outputs: Any, batch: Any) -> tuple[Any, Any]:
-        """That pair."""
-        return outputs[0], outputs[1]
 
 
 def _real(value: Any, wanted: str) -> Any:
@@ -112,18 +96,11 @@ def _real(value: Any, wanted: str) -> Any:
 
 def sum_and_terms(result: Any, arguments: str) -> tuple[Any, Any]:
     """A user's pair (sum, number of terms), checked."""
-    if not isinstance(result, tuple | list) or len(result) != 2:
-        raise TypeError(
-            f"The loss fn{arguments} returned a {type(result).__name__}, but must return a pair (sum, number_of_terms): the summed loss "
-            "as a scalar tensor, and how many terms were summed."
-        )
-    total = _real(result[0], "a pair (sum, number_of_terms)")
+    found, terms = pair_of(result, arguments, "tensor")
+    total = _real(found, PAIR)
     if total.shape.rank is not None and total.shape.num_elements() != 1:
-        raise TypeError(
-            f"The loss is not a scalar but of shape {tuple(total.shape)}; the function must return a pair (sum, number_of_terms), with "
-            "the sum as a scalar tensor."
-        )
-    return tf.reshape(total, ()), result[1]
+        raise not_scalar(f"of shape {tuple(total.shape)}", PAIR, "with the sum as a scalar tensor")
+    return tf.reshape(total, ()), terms
 
 
 def make_loss(loss: Any) -> OutputLoss:
@@ -135,17 +112,7 @@ def make_loss(loss: Any) -> OutputLoss:
         When the argument is none of the forms that are known.
     """
     if isinstance(loss, str):
-        known: dict[str, Callable[[], OutputLoss]] = {
-            "cross_entropy": CrossEntropy,
-            "binary_cross_entropy": BinaryCrossEntropy,
-            "mse": MeanSquaredError,
-        }
-        if loss not in known:
-            raise ValueError(
-                f"The argument loss is {loss!r}, but the names are {', '.join(map(repr, known))}; or pass a Keras loss, a callable "
-                "(outputs, targets), or a BatchLoss."
-            )
-        return known[loss]()
+        return loss_by_name(loss, _NAMED, "a Keras loss, ")
     if isinstance(loss, BatchLoss):
         return SplitBatchLoss(loss) if loss.fn is None else WholeBatchLoss(loss.fn)
     keras_loss = read_keras_loss(loss)
@@ -153,10 +120,7 @@ def make_loss(loss: Any) -> OutputLoss:
         return _of_keras(keras_loss)
     if callable(loss):
         return CallableLoss(loss)
-    raise TypeError(
-        f"The argument loss is a {type(loss).__name__}, but must be a name such as 'cross_entropy', a Keras loss, a callable "
-        "(outputs, targets), or a BatchLoss."
-    )
+    raise no_loss(loss, "a Keras loss, ")
 
 
 def _of_keras(loss: KerasLoss) -> OutputLoss:

@@ -20,13 +20,15 @@ from ...curvature.cache import DATA_SHARE, OPERATOR_SHARE
 from ...curvature.data import BatchSizes
 from ...curvature.linearization import Each, Noise
 from ...curvature.non_finite import NonFiniteLossError, require_finite_loss, require_terms
-from ..array_batches import ArrayBatches, leaves
+from ..array_batches import ArrayBatches
+from ..batch_leaves import leaves
 from ..common import HIDDEN_STATISTICS, NO_RUNNING_STATISTICS, listed
+from ..loss_sentences import BATCH_STATISTICS
 from ..parameter_files import read_arrays
 from .compiled import Compiled
 from .context import curvature_mode
 from .linearization import TensorFlowLinearization
-from .losses import BATCH_STATISTICS, OutputLoss, per_example
+from .losses import OutputLoss, per_example
 from .program import Program, finfo_eps
 from .vectors import Layout, VectorSum, as_tensor, checked_value
 

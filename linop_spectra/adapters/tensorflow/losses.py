@@ -13,56 +13,35 @@ import numpy as np
 import tensorflow as tf
 
 from ...curvature.linearization import Noise
+from .. import loss_sentences
+from ..output_loss import AnyOutputLoss
 
-NO_LIKELIHOOD = (
-    "The exact and the Monte-Carlo Fisher matrix need a likelihood to draw targets from, which {what} does not give; use one of the "
-    "losses 'cross_entropy', 'binary_cross_entropy' and 'mse' (or Keras' objects of them), or ask for fisher('empirical') or ggn()."
-)
-BATCH_STATISTICS = (
-    "Batch normalisation by the statistics of the batch makes an example's outputs depend on the other examples, so that the loss has "
-    "no gradient of one example; pass batch_norm='eval'."
-)
+KERAS_LOSSES = " (or Keras' objects of them)"
+"""What else than a name stands for the losses that have a likelihood."""
 
 
-class OutputLoss:
+class OutputLoss(AnyOutputLoss):
     """A loss of outputs and a batch, with derivatives in the outputs by automatic differentiation.
 
     Attributes
     ----------
-    averages : bool
-        Whether the objective is the mean of the terms, or their sum.
-    convex : bool
-        Whether the loss is known to be convex in the outputs.
     pairs : bool
         Whether batches must be pairs (inputs, targets).
     split : bool
         Whether there are outputs and a loss of them.
     regularized : bool
         Whether the regularisers of the layers are added.
-    gauss_newton_refusal, fisher_refusal, example_refusal : str or None
-        Why there is no such matrix, as a sentence; None when there is one.
     """
 
-    averages = True
-    convex = False
     pairs = True
     split = True
     regularized = True
     masks = True
-    gauss_newton_refusal: str | None = None
-    fisher_refusal: str | None = NO_LIKELIHOOD.format(what="a loss that is a function of its own")
-    example_refusal: str | None = None
+    fisher_refusal: str | None = loss_sentences.no_likelihood("a loss that is a function of its own", KERAS_LOSSES)
 
     def outputs(self, program: Any, batch: Any) -> Any:
         """The model's outputs for a pair (inputs, targets)."""
         return program.call(batch[0])
-
-    def total(self, outputs: Any, batch: Any) -> tuple[Any, Any]:
-        """Summed loss and number of terms."""
-        raise TypeError(f"{type(self).__name__} does not define its sum.")
-
-    def check(self, outputs: Any, batch: Any) -> None:
-        """Raise when outputs and targets do not fit."""
 
     def gradient(self, outputs: Any, batch: Any) -> Any:
         """Gradient of the summed loss in the outputs."""
@@ -109,12 +88,9 @@ def per_example(g: Any, u: Any) -> Any:
 def require_tensor(outputs: Any) -> None:
     """Raise unless the model gave one tensor of floating numbers."""
     if not tf.is_tensor(outputs):
-        raise TypeError(
-            f"The model returns a {type(outputs).__name__}, but this loss needs one tensor of outputs; use "
-            "BatchLoss(outputs=fn(model, batch), loss=fn(outputs, batch)) to take it out."
-        )
+        raise loss_sentences.not_one_array(outputs, "tensor")
     if not outputs.dtype.is_floating:
-        raise TypeError(f"The model's outputs have dtype {outputs.dtype.name}, but a loss needs real floating numbers.")
+        raise loss_sentences.not_floating(outputs.dtype.name)
 
 
 def _shape(array: Any) -> tuple[int, ...]:
@@ -124,10 +100,7 @@ def _shape(array: Any) -> tuple[int, ...]:
 def _require_equal_shapes(name: str, outputs: Any, targets: Any) -> None:
     if not tf.is_tensor(targets) or _shape(outputs) != _shape(targets):
         found = _shape(targets) if tf.is_tensor(targets) else type(targets).__name__
-        raise ValueError(
-            f"The loss {name!r} compares outputs of shape {_shape(outputs)} with targets of shape {found}; both shapes must be equal, "
-            "so reshape the targets or the model's outputs."
-        )
+        raise loss_sentences.unequal_shapes(name, _shape(outputs), found)
 
 
 class _Elementwise(OutputLoss):
@@ -215,10 +188,7 @@ class BinaryCrossEntropy(_Elementwise):
         """Shapes must be equal, and outputs must not come out of a sigmoid."""
         super().check(outputs, batch)
         if self.sigmoid_last and bool(tf.reduce_all((outputs >= 0) & (outputs <= 1))):
-            raise ValueError(
-                "The model ends in a sigmoid, so that its outputs are probabilities, but binary cross-entropy needs logits; leave the "
-                "last activation out."
-            )
+            raise ValueError(loss_sentences.sigmoid_last("activation"))
 
     def total(self, outputs: Any, batch: Any) -> tuple[Any, Any]:
         """Sum over elements."""
@@ -231,7 +201,7 @@ class BinaryCrossEntropy(_Elementwise):
     def hessian_product(self, outputs: Any, batch: Any, u: Any) -> Any:
         """Diagonal: ``s (1 - s)`` with the sigmoid `s`."""
         s = tf.sigmoid(outputs)
-        return self.weight(outputs) * s * (1 - s) * u
+        return self.weight(outputs) * s * tf.sigmoid(-outputs) * u  # 1 - s would cancel
 
     def noise_of(self, outputs: Any) -> tuple[Noise, tuple[int, ...]]:
         """A uniform number for each label, which is one where the number is below its probability."""
@@ -284,11 +254,9 @@ class CrossEntropy(OutputLoss):
         """Shapes must fit, classes must exist, and outputs must not be probabilities."""
         require_tensor(outputs)
         if not tf.is_tensor(batch[1]):
-            raise TypeError(
-                f"The targets of a batch are a {type(batch[1]).__name__}, but cross-entropy needs an array of classes."
-            )
+            raise loss_sentences.no_classes(batch[1])
         if outputs.shape.rank == 0:
-            raise ValueError("The model's outputs are a single number, but cross-entropy needs one logit for each class.")
+            raise loss_sentences.no_logits()
         shape, classes = _shape(outputs), int(outputs.shape[-1])
         if not _distributions(outputs, batch[1]):
             targets = self.targets(outputs, batch)
@@ -296,21 +264,15 @@ class CrossEntropy(OutputLoss):
                 hint = (
                     "Keras has the classes along the last axis, so move them there, or pass a callable loss"
                     if len(shape) > 2 and _shape(targets) == shape[:1] + shape[2:]
-                    else "one class for each position is needed, or a distribution over the classes"
+                    else loss_sentences.ONE_CLASS_EACH
                 )
-                raise ValueError(
-                    f"The outputs of shape {shape} and the targets of shape {_shape(targets)} do not fit cross-entropy with classes "
-                    f"along the last dimension: {hint}."
-                )
+                raise loss_sentences.cross_entropy_misfit(shape, _shape(targets), "the last dimension", hint)
             if not targets.dtype.is_integer:
-                raise TypeError(f"The targets hold classes but have dtype {targets.dtype.name}; pass integers.")
+                raise loss_sentences.not_integers(targets.dtype.name)
             numbers = targets.numpy()
             valid = numbers[numbers != self._ignore]
             if valid.size and not 0 <= int(valid.min()) <= int(valid.max()) < classes:
-                raise ValueError(
-                    f"The targets hold classes from {int(valid.min())} to {int(valid.max())}, but the model has outputs for "
-                    f"{classes} classes, numbered from 0; positions to be left out are marked {self._ignore}."
-                )
+                raise loss_sentences.classes_outside(valid, classes, self._ignore)
         refuse_probabilities(outputs)
 
     def total(self, outputs: Any, batch: Any) -> tuple[Any, Any]:
@@ -366,10 +328,7 @@ class CrossEntropy(OutputLoss):
     def require_examples(self, outputs: Any) -> None:
         """A single example without an axis of examples has classes in its rows."""
         if outputs.shape.rank < 2:
-            raise ValueError(
-                f"The model's outputs of shape {_shape(outputs)} are one example without an axis of examples, but gradients of single "
-                "examples are asked for; give inputs and targets a first axis of length one."
-            )
+            raise loss_sentences.no_axis_of_examples(_shape(outputs))
 
 
 def refuse_probabilities(outputs: Any) -> None:
@@ -378,10 +337,7 @@ def refuse_probabilities(outputs: Any) -> None:
     if numbers.shape[-1] < 2 or numbers.size == 0:
         return
     if numbers.min() >= 0 and numbers.max() <= 1 and bool((np.abs(numbers.sum(-1) - 1) < 1e-3).all()):
-        raise ValueError(
-            "The model's outputs are probabilities already (in [0, 1] and summing to one), but cross-entropy needs logits: it takes the "
-            "softmax itself; leave the last softmax out (activation=None)."
-        )
+        raise ValueError(loss_sentences.probabilities("leave the last softmax out (activation=None)"))
 
 
 def _distributions(outputs: Any, targets: Any) -> bool:

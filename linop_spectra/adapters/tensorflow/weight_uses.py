@@ -15,8 +15,9 @@ import tensorflow as tf
 
 from ...backends import Array
 from ...curvature.weight_uses import UseKind, WeightUse
-from ..array_batches import leaves, map_leaves
-from ..weight_layouts import Contraction, Names, added, bias_of, contraction, output_index, parse_einsum
+from ..batch_leaves import leaves, map_leaves
+from ..use_recorder import Notes, Seen, Tracked, UseRecorder, bias_alone, parameter_among, product_with
+from ..weight_layouts import Contraction, output_index, parse_einsum
 from .compiled import structure_of
 
 if TYPE_CHECKING:
@@ -25,23 +26,6 @@ if TYPE_CHECKING:
 _SAME = frozenset({"Identity", "Cast", "CheckNumerics", "PreventGradient"})
 _RESHAPED = frozenset({"Reshape", "ExpandDims", "Squeeze"})
 _IGNORED = frozenset({"AssignVariableOp", "Shape", "ShapeN", "Size", "Rank", "StopGradient", "NoOp"})
-
-
-class _Seen(NamedTuple):
-    """How to arrange inputs and gradients of a use."""
-
-    leading: tuple[int, ...]
-    x_axes: tuple[int, ...]
-    y_axes: tuple[int, ...]
-    patches: Callable[[Any], Any] | None
-
-
-class _Tracked(NamedTuple):
-    """What is known of a tensor: places of parameters, or the use that it comes out of."""
-
-    places: np.ndarray | None
-    use: int | None = None
-    outputs: np.ndarray | None = None
 
 
 class TensorFlowWeightUses:
@@ -133,7 +117,7 @@ def _graphs(functions: TensorFlowFunctions, point: TensorFlowPoint, batch: Any, 
     return found
 
 
-class _Recorder:
+class _Recorder(UseRecorder):
     """Reads a graph.
 
     Parameters
@@ -145,17 +129,14 @@ class _Recorder:
     """
 
     def __init__(self, functions: TensorFlowFunctions, sources: Sequence[Any]) -> None:
-        self._names, self._tracked = Names(functions.blocks), {}
+        super().__init__(functions.blocks, "TensorFlow")
+        self._tracked: dict[Any, Tracked] = {}
         graph = tf.compat.v1.get_default_graph()
         for place, source in zip(functions.blocks.values(), sources, strict=True):
             own = graph.capture(source.handle) if isinstance(source, tf.Variable) else source
             shape = tuple(int(length) for length in source.shape)
-            self._tracked[own.ref()] = _Tracked(np.arange(place.start, place.stop).reshape(shape))
-        self.uses: list[WeightUse] = []
-        self.seen: list[_Seen] = []
-        self.inputs: list[Any] = []
+            self._tracked[own.ref()] = Tracked(np.arange(place.start, place.stop).reshape(shape))
         self.results: list[Any] = []
-        self.others: dict[str, str] = {}
 
     def read(self, graph: Any) -> None:
         """Look at all operations, in the order in which they were made."""
@@ -173,38 +154,27 @@ class _Recorder:
             if known is not None and known(self, operation, notes):
                 continue
             if any(tensor.dtype.is_floating or tensor.dtype == tf.variant for tensor in operation.outputs):
-                for note in notes:
-                    if note is not None and note.places is not None:
-                        for parameter in self._names.of(note.places):
-                            self.others.setdefault(parameter, f"TensorFlow's {operation.type}")
+                self._note(operation.type, notes)
 
-    def _add(self, kind: UseKind, places: np.ndarray | None, bias: np.ndarray | None, result: Any, x: Any, seen: _Seen) -> bool:
-        use = self._names.use(kind, places, bias)
-        if use is None:
-            return False
-        if not seen.leading:
-            if x is not None:
-                x = tf.expand_dims(x, 0)
-            seen = seen._replace(leading=(1,), x_axes=(0, *(axis + 1 for axis in seen.x_axes)))
-        self.uses.append(use)
-        self.seen.append(seen)
-        self.inputs.append(x)
-        self.results.append(result)
-        return True
+    def _add(self, kind: UseKind, places: np.ndarray | None, bias: np.ndarray | None, result: Any, x: Any, seen: Seen) -> bool:
+        kept = self._keep(kind, places, bias, x, seen)
+        if kept:
+            self.results.append(result)
+        return kept
 
-    def _product(self, operation: Any, notes: Sequence[_Tracked | None], labels: tuple[Any, Any, Any] | None) -> bool:
+    def _product(self, operation: Any, notes: Notes, labels: tuple[Any, Any, Any] | None) -> bool:
         if labels is None or len(notes) != 2:
             return False
-        weight = 1 if notes[1] is not None and notes[1].places is not None else 0
-        index, other = notes[weight], notes[1 - weight]
-        if index is None or index.places is None or (other is not None and other.places is not None):
+        parameter = parameter_among(notes)
+        if parameter is None:
             return False
-        found = contraction(labels[1 - weight], labels[weight], labels[2], index.places)
-        if found is None:
-            return False
+        weight, places = parameter
         x, result = operation.inputs[1 - weight], operation.outputs[0]
-        leading = tuple(int(x.shape[axis]) for axis in found.x_axes[: found.leading])
-        if not self._add("dense", found.places, None, result, x, _Seen(leading, found.x_axes, found.y_axes, None)):
+        product = product_with(places, weight, labels, labels[2], x.shape)
+        if product is None:
+            return False
+        found, seen = product
+        if not self._add("dense", found.places, None, result, x, seen):
             return False
         self._result(result, found)
         return True
@@ -212,9 +182,9 @@ class _Recorder:
     def _result(self, result: Any, found: Contraction) -> None:
         """Remember where outputs of the last use are, in case that a bias is added."""
         if _reader(result) is not None:
-            self._tracked[result.ref()] = _Tracked(None, len(self.uses) - 1, output_index(found, [int(n) for n in result.shape]))
+            self._tracked[result.ref()] = Tracked(None, len(self.uses) - 1, output_index(found, [int(n) for n in result.shape]))
 
-    def _matmul(self, operation: Any, notes: Sequence[_Tracked | None]) -> bool:
+    def _matmul(self, operation: Any, notes: Notes) -> bool:
         names = ("transpose_a", "transpose_b") if operation.type == "MatMul" else ("adj_x", "adj_y")
         flipped = [operation.get_attr(name) for name in names]
         left, right = (tensor.shape.rank for tensor in operation.inputs)
@@ -227,18 +197,18 @@ class _Recorder:
         left_labels, right_labels = ((*axes, *end) if side != weight else end for side, end in enumerate(ends))
         return self._product(operation, notes, (left_labels, right_labels, (*axes, "n", "m")))
 
-    def _einsum(self, operation: Any, notes: Sequence[_Tracked | None]) -> bool:
+    def _einsum(self, operation: Any, notes: Notes) -> bool:
         return self._product(operation, notes, parse_einsum(operation.get_attr("equation").decode()))
 
-    def _convolution(self, operation: Any, notes: Sequence[_Tracked | None]) -> bool:
-        kernel, layout = notes[1], operation.get_attr("data_format").decode()
-        if kernel is None or kernel.places is None or (notes[0] is not None and notes[0].places is not None):
+    def _convolution(self, operation: Any, notes: Notes) -> bool:
+        parameter, layout = parameter_among(notes), operation.get_attr("data_format").decode()
+        if parameter is None or parameter[0] != 1:
             return False
         geometry = _geometry(operation)
         # Groups show in the channels alone.
-        if layout not in ("NHWC", "NDHWC") or geometry is None or int(operation.inputs[0].shape[-1]) != kernel.places.shape[-2]:
+        if layout not in ("NHWC", "NDHWC") or geometry is None or int(operation.inputs[0].shape[-1]) != parameter[1].shape[-2]:
             return False
-        places = np.moveaxis(kernel.places, -1, 0)
+        places = np.moveaxis(parameter[1], -1, 0)
         window, places = places.shape[1:-1], places.reshape(places.shape[0], -1)
 
         def patches(part: Any) -> Any:
@@ -248,12 +218,12 @@ class _Recorder:
         result = geometry.result
         shape = [int(n) for n in result.shape]
         leading, y_axes = (shape[0], int(np.prod(shape[1:-1]))), tuple(range(len(shape)))
-        if not self._add("convolution", places, None, result, geometry.x, _Seen(leading, (), y_axes, patches)):
+        if not self._add("convolution", places, None, result, geometry.x, Seen(leading, (), y_axes, patches)):
             return False
         self._result(result, Contraction(places, len(shape) - 1, (), y_axes))
         return True
 
-    def _gather(self, operation: Any, notes: Sequence[_Tracked | None]) -> bool:
+    def _gather(self, operation: Any, notes: Notes) -> bool:
         index = notes[0]
         if index is None or index.places is None or index.places.ndim != 2:
             return False
@@ -262,29 +232,21 @@ class _Recorder:
             return False
         rows = operation.inputs[1]
         axes = tuple(range(rows.shape.rank))
-        seen = _Seen(tuple(int(n) for n in rows.shape), axes, (*axes, rows.shape.rank), None)
+        seen = Seen(tuple(int(n) for n in rows.shape), axes, (*axes, rows.shape.rank), None)
         return self._add("embedding", index.places.T, None, operation.outputs[0], rows, seen)
 
-    def _addition(self, operation: Any, notes: Sequence[_Tracked | None]) -> bool:
-        left, right = notes
-        bias, earlier = (right, left) if right is not None and right.places is not None else (left, right)
-        if bias is None or bias.places is None or (earlier is not None and earlier.places is not None):
+    def _addition(self, operation: Any, notes: Notes) -> bool:
+        parameter = parameter_among(notes)
+        if parameter is None:
             return False
-        result, places = operation.outputs[0], bias.places
+        side, places = parameter
+        result = operation.outputs[0]
         if operation.type == "BiasAdd" and operation.get_attr("data_format").decode() != "NHWC":
             places = places.reshape(-1, *[1] * (result.shape.rank - 2))
-        if earlier is not None and earlier.use is not None and earlier.outputs is not None:
-            use, found = self.uses[earlier.use], bias_of(earlier.outputs, places)
-            joined = None if found is None else self._names.use(use.kind, use.places, found)
-            if joined is not None:
-                self.uses[earlier.use] = joined
-                return True
-        shape = [int(n) for n in result.shape]
-        parts = added(shape, places)
-        if parts is None:
-            return False
-        own, y_axes, count = parts
-        return self._add("bias", None, own, result, None, _Seen(tuple(shape[axis] for axis in y_axes[:count]), (), y_axes, None))
+        if self._joined(notes[1 - side], places):
+            return True
+        alone = bias_alone([int(n) for n in result.shape], places)
+        return alone is not None and self._add("bias", None, alone[0], result, None, alone[1])
 
 
 class _Geometry(NamedTuple):
@@ -360,7 +322,7 @@ _USES: dict[str, Callable[..., bool]] = {
 }
 
 
-def _moved(operation: Any, notes: Sequence[_Tracked | None]) -> list[_Tracked] | None:
+def _moved(operation: Any, notes: Notes) -> list[Tracked] | None:
     """What is known of the results of an operation that only moves numbers; None for others."""
     name = operation.type
     place = 1 if name == "Split" else 0
@@ -399,7 +361,7 @@ def _moved(operation: Any, notes: Sequence[_Tracked | None]) -> list[_Tracked] |
         return None
     if moved is None:
         return None
-    return [_Tracked(part) if note.places is not None else _Tracked(None, note.use, part) for part in moved]
+    return [note.moved(part) for part in moved]
 
 
 def _strided(operation: Any, array: np.ndarray, constants: Sequence[Any], shape: tuple[int, ...]) -> list[np.ndarray] | None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ..random_states import FrozenRandomState
 
 
 @contextlib.contextmanager
@@ -40,7 +40,7 @@ def curvature_mode(device: torch.device, *, recurrent: bool) -> Iterator[None]:
         yield
 
 
-class RandomState:
+class RandomState(FrozenRandomState):
     """The random states that a model or a loader may draw from: torch, NumPy, Python, and generators of a loader.
 
     Parameters
@@ -53,53 +53,12 @@ class RandomState:
 
     def __init__(self, device: torch.device, data: Any = None) -> None:
         self._cuda = device if device.type == "cuda" else None
-        places = (data, getattr(data, "sampler", None), getattr(getattr(data, "batch_sampler", None), "sampler", None))
-        found = [getattr(place, "generator", None) for place in places]
-        self._generators = list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
-        self._frozen = self._read()
+        super().__init__(data, lambda generator: isinstance(generator, torch.Generator))
 
-    def _read(self) -> tuple[Any, ...]:
-        return (
-            torch.get_rng_state(),
-            torch.cuda.get_rng_state(self._cuda) if self._cuda is not None else None,
-            np.random.get_state(),  # noqa: NPY002 -- the user's code may draw from the global state
-            random.getstate(),
-            [generator.get_state() for generator in self._generators],
-        )
+    def _read_framework(self) -> Any:
+        return torch.get_rng_state(), None if self._cuda is None else torch.cuda.get_rng_state(self._cuda)
 
-    def _write(self, state: tuple[Any, ...]) -> None:
+    def _write_framework(self, state: Any) -> None:
         torch.set_rng_state(state[0])
         if self._cuda is not None:
             torch.cuda.set_rng_state(state[1], self._cuda)
-        np.random.set_state(state[2])  # noqa: NPY002
-        random.setstate(state[3])
-        for generator, saved in zip(self._generators, state[4], strict=True):
-            generator.set_state(saved)
-
-    @contextlib.contextmanager
-    def frozen(self) -> Iterator[None]:
-        """Run under the state of this object's creation; the caller's state is untouched."""
-        outside = self._read()
-        self._write(self._frozen)
-        try:
-            yield
-        finally:
-            self._write(outside)
-
-    def replay(self, source: Iterable[Any]) -> Iterator[Any]:
-        """Iterate `source` under the state of this object's creation, which is in force only while an item is made."""
-        inside = self._frozen
-        iterator: Iterator[Any] | None = None
-        while True:
-            outside = self._read()
-            self._write(inside)
-            try:
-                if iterator is None:
-                    iterator = iter(source)
-                item = next(iterator)
-            except StopIteration:
-                return
-            finally:
-                inside = self._read()
-                self._write(outside)
-            yield item

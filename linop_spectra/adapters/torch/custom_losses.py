@@ -9,9 +9,13 @@ import torch
 from torch import Tensor
 
 from ...curvature import BatchLoss, LanguageModelLoss, LogitsLoss
-from .likelihood import NO_LIKELIHOOD
+from ..loss_sentences import PAIR, loss_by_name, no_likelihood, no_loss, not_scalar, pair_of
+from ..output_loss import SplitBatch, WholeBatch
+from .likelihood import TORCH_LOSSES
 from .logits_losses import LogitsOutputLoss, TokenLoss
 from .losses import BinaryCrossEntropy, CrossEntropy, MeanSquaredError, OutputLoss, require_tensor
+
+_NAMED: tuple[Callable[[], OutputLoss], ...] = (CrossEntropy, BinaryCrossEntropy, MeanSquaredError)
 
 
 class CallableLoss(OutputLoss):
@@ -29,7 +33,7 @@ class CallableLoss(OutputLoss):
         result = self._fn(outputs, batch[1])
         if isinstance(result, tuple | list):
             return sum_and_terms(result, "(outputs, targets)")
-        require_scalar(result, "a mean over the examples, or a pair (sum, number_of_terms)")
+        require_scalar(result, f"a mean over the examples, or {PAIR}")
         if not self.averages:
             return result.reshape(()), 1
         examples = outputs.shape[0] if outputs.ndim else 1
@@ -68,18 +72,13 @@ class KullbackLeibler(CallableLoss):
         "KLDivLoss is linear in the model's outputs (log-probabilities), so its Gauss-Newton matrix would be zero; leave out the last "
         "log-softmax layer and use loss='cross_entropy' with the same targets, which differs from it by a constant."
     )
-    fisher_refusal = NO_LIKELIHOOD.format(what="KLDivLoss of log-probabilities")
+    fisher_refusal = no_likelihood("KLDivLoss of log-probabilities", TORCH_LOSSES)
 
 
-class SplitBatchLoss(OutputLoss):
+class SplitBatchLoss(SplitBatch, OutputLoss):
     """`BatchLoss` in two steps: outputs of the model, and a loss of them."""
 
-    fisher_refusal = NO_LIKELIHOOD.format(what="a BatchLoss")
-
-    def __init__(self, loss: BatchLoss) -> None:
-        assert loss.outputs is not None
-        assert loss.loss is not None
-        self._outputs, self._loss = loss.outputs, loss.loss
+    fisher_refusal = no_likelihood("a BatchLoss", TORCH_LOSSES)
 
     def outputs(self, model: Any, batch: Any) -> Any:
         """What the user's function takes out of the model."""
@@ -94,47 +93,27 @@ class SplitBatchLoss(OutputLoss):
         return sum_and_terms(self._loss(outputs, batch), "(outputs, batch)")
 
 
-class WholeBatchLoss(OutputLoss):
+class WholeBatchLoss(WholeBatch, OutputLoss):
     """`BatchLoss` in one step: there are no outputs to speak of."""
 
-    gauss_newton_refusal = (
-        "The Gauss-Newton matrix needs the model's outputs, which BatchLoss(fn) does not show; pass "
-        "BatchLoss(outputs=fn(model, batch), loss=fn(outputs, batch))."
-    )
-    fisher_refusal = NO_LIKELIHOOD.format(what="BatchLoss(fn)")
-    example_refusal = (
-        "Gradients of single examples need the model's outputs with an example in each row, which BatchLoss(fn) does not show; pass "
-        "BatchLoss(outputs=fn(model, batch), loss=fn(outputs, batch))."
-    )
-
-    def __init__(self, fn: Callable[[Any, Any], Any]) -> None:
-        self._fn = fn
+    fisher_refusal = no_likelihood("BatchLoss(fn)", TORCH_LOSSES)
 
     def outputs(self, model: Any, batch: Any) -> Any:
         """The pair (sum, number of terms) takes the place of outputs."""
         return sum_and_terms(self._fn(model, batch), "(model, batch)")
-
-    def total(self, outputs: Any, batch: Any) -> tuple[Tensor, Any]:
-        """That pair."""
-        return outputs
 
 
 def require_scalar(value: Any, wanted: str) -> None:
     """Raise unless a loss is a single real number as a tensor."""
     found = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
     if not isinstance(value, Tensor) or value.numel() != 1 or not value.is_floating_point():
-        raise TypeError(f"The loss is not a scalar but {found}; the function must return {wanted}, as a scalar tensor.")
+        raise not_scalar(found, wanted, "as a scalar tensor")
 
 
 def sum_and_terms(result: Any, arguments: str) -> tuple[Tensor, Any]:
     """A user's pair (sum, number of terms), checked."""
-    if not isinstance(result, tuple | list) or len(result) != 2:
-        raise TypeError(
-            f"The loss fn{arguments} returned a {type(result).__name__}, but must return a pair (sum, number_of_terms): the "
-            "summed loss as a scalar tensor, and how many terms were summed."
-        )
-    total, terms = result
-    require_scalar(total, "a pair (sum, number_of_terms)")
+    total, terms = pair_of(result, arguments, "tensor")
+    require_scalar(total, PAIR)
     return total.reshape(()), terms
 
 
@@ -147,17 +126,7 @@ def make_loss(loss: Any) -> OutputLoss:
         When the argument is none of the forms that are known.
     """
     if isinstance(loss, str):
-        known: dict[str, Callable[[], OutputLoss]] = {
-            "cross_entropy": CrossEntropy,
-            "binary_cross_entropy": BinaryCrossEntropy,
-            "mse": MeanSquaredError,
-        }
-        if loss not in known:
-            raise ValueError(
-                f"The argument loss is {loss!r}, but the names are {', '.join(map(repr, known))}; or pass a loss module, a "
-                "callable (outputs, targets), or a BatchLoss."
-            )
-        return known[loss]()
+        return loss_by_name(loss, _NAMED, "a loss module, ")
     if isinstance(loss, LanguageModelLoss):
         return TokenLoss(loss)
     if isinstance(loss, LogitsLoss):
@@ -169,10 +138,7 @@ def make_loss(loss: Any) -> OutputLoss:
     if callable(loss):
         # Torch's functions with their defaults are the losses that they name: masks and weights then count as they should.
         return _FUNCTIONS[loss]() if loss in _FUNCTIONS else CallableLoss(loss)
-    raise TypeError(
-        f"The argument loss is a {type(loss).__name__}, but must be a name such as 'cross_entropy', a torch loss module, a "
-        "callable (outputs, targets), or a BatchLoss."
-    )
+    raise no_loss(loss, "a torch loss module, ")
 
 
 _FUNCTIONS: dict[Any, Callable[[], OutputLoss]] = {

@@ -19,13 +19,14 @@ from ...curvature.cache import DATA_SHARE, OPERATOR_SHARE
 from ...curvature.data import BatchSizes
 from ...curvature.non_finite import NonFiniteLossError, require_finite_loss, require_terms
 from ..common import listed
+from ..loss_sentences import BATCH_STATISTICS
 from .batches import TorchBatches, leaves, map_leaves
 from .context import RandomState, curvature_mode
 from .custom_losses import require_scalar
 from .errors import explained
 from .graph_size import graph_bytes
 from .layer_derivatives import HigherDerivative
-from .likelihood import BATCH_STATISTICS, OutputSpace
+from .likelihood import OutputSpace
 from .linearization import TorchLinearization
 from .losses import OutputLoss
 from .modes import has_recurrence, uses_batch_statistics

@@ -16,20 +16,12 @@ from .vectors import as_tensor
 if TYPE_CHECKING:
     from .losses import OutputLoss
 
-NO_LIKELIHOOD = (
-    "The exact and the Monte-Carlo Fisher matrix need a likelihood to draw targets from, which {what} does not give; use one of the "
-    "losses 'cross_entropy', 'binary_cross_entropy' and 'mse' (or torch's modules of them), or ask for fisher('empirical') or ggn()."
-)
+TORCH_LOSSES = " (or torch's modules of them)"
+"""What else than a name stands for the losses that have a likelihood."""
 NEGATIVE_WEIGHTS = (
     "A loss with negative weights is no negative logarithm of a likelihood, so that there is no exact or Monte-Carlo Fisher matrix; "
     "make all weights at least zero, or ask for fisher('empirical') or ggn()."
 )
-BATCH_STATISTICS = (
-    "Batch normalisation by the statistics of the batch makes an example's outputs depend on the other examples, so that the loss has "
-    "no gradient of one example; pass batch_norm='eval'."
-)
-
-
 _NUMBERS_AT_ONCE = 1 << 22
 
 

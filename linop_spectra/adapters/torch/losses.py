@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .. import loss_sentences
+from ..output_loss import AnyOutputLoss
 from .likelihood import (
     NEGATIVE_WEIGHTS,
-    NO_LIKELIHOOD,
+    TORCH_LOSSES,
     Bernoulli,
     Categorical,
     Gaussian,
@@ -28,39 +30,14 @@ from .likelihood import (
 Product = Callable[[Tensor], Tensor]
 
 
-class OutputLoss:
-    """A loss of outputs and a batch, with derivatives in the outputs by automatic differentiation.
+class OutputLoss(AnyOutputLoss):
+    """A loss of outputs and a batch, with derivatives in the outputs by automatic differentiation."""
 
-    Attributes
-    ----------
-    averages : bool
-        Whether the objective is the mean of the terms, or their sum.
-    convex : bool
-        Whether the loss is known to be convex in the outputs.
-    gauss_newton_refusal : str or None
-        Why there is no Gauss-Newton matrix, as a sentence; None when there is one.
-    fisher_refusal : str or None
-        Why targets cannot be drawn from a likelihood, as a sentence; None when they can.
-    example_refusal : str or None
-        Why the loss does not show its examples, as a sentence; None when it does.
-    """
-
-    averages = True
-    convex = False
-    gauss_newton_refusal: str | None = None
-    fisher_refusal: str | None = NO_LIKELIHOOD.format(what="a loss that is a function of its own")
-    example_refusal: str | None = None
+    fisher_refusal: str | None = loss_sentences.no_likelihood("a loss that is a function of its own", TORCH_LOSSES)
 
     def outputs(self, model: Any, batch: Any) -> Any:
         """The model's outputs for a pair (inputs, targets)."""
         return call_model(model, batch[0])
-
-    def total(self, outputs: Tensor, batch: Any) -> tuple[Tensor, Any]:
-        """Summed loss and number of terms."""
-        raise TypeError(f"{type(self).__name__} does not define its sum.")
-
-    def check(self, outputs: Any, batch: Any) -> None:
-        """Raise when outputs and targets do not fit."""
 
     def gradient(self, outputs: Tensor, batch: Any) -> Tensor:
         """Gradient of the summed loss in the outputs."""
@@ -106,20 +83,14 @@ def call_model(model: Any, inputs: Any) -> Any:
 def require_tensor(outputs: Any) -> None:
     """Raise unless the model gave one tensor of floating numbers."""
     if not isinstance(outputs, Tensor):
-        raise TypeError(
-            f"The model returns a {type(outputs).__name__}, but this loss needs one tensor of outputs; use "
-            "BatchLoss(outputs=fn(model, batch), loss=fn(outputs, batch)) to take it out."
-        )
+        raise loss_sentences.not_one_array(outputs, "tensor")
     if not outputs.is_floating_point():
-        raise TypeError(f"The model's outputs have dtype {outputs.dtype}, but a loss needs real floating numbers.")
+        raise loss_sentences.not_floating(outputs.dtype)
 
 
 def _require_equal_shapes(name: str, outputs: Tensor, targets: Tensor) -> None:
     if outputs.shape != targets.shape:
-        raise ValueError(
-            f"The loss {name!r} compares outputs of shape {tuple(outputs.shape)} with targets of shape {tuple(targets.shape)}; "
-            "both shapes must be equal, so reshape the targets or the model's outputs."
-        )
+        raise loss_sentences.unequal_shapes(name, outputs.shape, tuple(targets.shape))
 
 
 class MeanSquaredError(OutputLoss):
@@ -167,10 +138,7 @@ class BinaryCrossEntropy(OutputLoss):
         require_tensor(outputs)
         _require_equal_shapes("binary_cross_entropy", outputs, batch[1])
         if self.sigmoid_last and bool(((outputs >= 0) & (outputs <= 1)).all()):
-            raise ValueError(
-                "The model ends in a sigmoid, so that its outputs are probabilities, but binary cross-entropy needs logits; "
-                "leave the last layer out."
-            )
+            raise ValueError(loss_sentences.sigmoid_last("layer"))
 
     def total(self, outputs: Tensor, batch: Any) -> tuple[Tensor, Any]:
         """Sum over elements."""
@@ -182,8 +150,8 @@ class BinaryCrossEntropy(OutputLoss):
 
     def hessian_product(self, outputs: Tensor, batch: Any) -> Product:
         """Diagonal: ``w (1 + (pos_weight - 1) t) s (1 - s)`` with the sigmoid `s`."""
-        s = torch.sigmoid(outputs.detach())
-        curvature = self._weights(outputs, batch) * s * (1 - s)
+        z = outputs.detach()
+        curvature = self._weights(outputs, batch) * torch.sigmoid(z) * torch.sigmoid(-z)  # 1 - s would cancel
         return lambda u: curvature * u
 
     def likelihood(self, outputs: Tensor, batch: Any) -> Likelihood:
@@ -227,11 +195,9 @@ class CrossEntropy(OutputLoss):
         require_tensor(outputs)
         targets = batch[1]
         if not isinstance(targets, Tensor):
-            raise TypeError(
-                f"The targets of a batch are a {type(targets).__name__}, but cross-entropy needs an array of classes."
-            )
+            raise loss_sentences.no_classes(targets)
         if outputs.ndim == 0:
-            raise ValueError("The model's outputs are a single number, but cross-entropy needs one logit for each class.")
+            raise loss_sentences.no_logits()
         axis, classes = _class_axis(outputs), outputs.shape[_class_axis(outputs)]
         if outputs.shape != targets.shape:
             positions = outputs.shape[:axis] + outputs.shape[axis + 1 :]
@@ -239,20 +205,14 @@ class CrossEntropy(OutputLoss):
                 hint = (
                     "move the classes to dimension 1 as in torch, or pass a callable loss"
                     if targets.shape == outputs.shape[:-1]
-                    else "one class for each position is needed, or a distribution over the classes"
+                    else loss_sentences.ONE_CLASS_EACH
                 )
-                raise ValueError(
-                    f"The outputs of shape {tuple(outputs.shape)} and the targets of shape {tuple(targets.shape)} do not fit "
-                    f"cross-entropy with classes along dimension {axis}: {hint}."
-                )
+                raise loss_sentences.cross_entropy_misfit(outputs.shape, targets.shape, f"dimension {axis}", hint)
             if targets.is_floating_point():
-                raise TypeError(f"The targets hold classes but have dtype {targets.dtype}; pass integers.")
+                raise loss_sentences.not_integers(targets.dtype)
             valid = targets[targets != self.ignore_index]
             if valid.numel() and not 0 <= int(valid.min()) <= int(valid.max()) < classes:
-                raise ValueError(
-                    f"The targets hold classes from {int(valid.min())} to {int(valid.max())}, but the model has outputs for "
-                    f"{classes} classes, numbered from 0; positions to be left out are marked {self.ignore_index}."
-                )
+                raise loss_sentences.classes_outside(valid, classes, self.ignore_index)
         refuse_probabilities(outputs, axis)
 
     def total(self, outputs: Tensor, batch: Any) -> tuple[Tensor, Any]:
@@ -287,10 +247,7 @@ class CrossEntropy(OutputLoss):
     def require_examples(self, outputs: Tensor) -> None:
         """A single example without an axis of examples has classes in its rows."""
         if outputs.ndim < 2:
-            raise ValueError(
-                f"The model's outputs of shape {tuple(outputs.shape)} are one example without an axis of examples, but gradients of "
-                "single examples are asked for; give inputs and targets a first axis of length one."
-            )
+            raise loss_sentences.no_axis_of_examples(outputs.shape)
 
     def _weights(self, outputs: Tensor, batch: Any) -> Tensor:
         """Total weight of each position's target, with an axis of length one for the classes; zero where it is masked."""
@@ -316,10 +273,7 @@ def refuse_probabilities(outputs: Tensor, axis: int) -> None:
     if outputs.shape[axis] < 2 or outputs.numel() == 0:
         return
     if bool(((outputs >= 0) & (outputs <= 1)).all()) and bool(((outputs.sum(axis) - 1).abs() < 1e-3).all()):
-        raise ValueError(
-            "The model's outputs are probabilities already (in [0, 1] and summing to one), but cross-entropy needs logits: it "
-            "takes the softmax itself; leave the last softmax layer out."
-        )
+        raise ValueError(loss_sentences.probabilities())
 
 
 def _class_axis(outputs: Tensor) -> int:

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from ...curvature import BatchLoss
 from ...optim.optimizer import Optimizer
 from ...optim.step_info import StepInfo
 from ..optimizer_session import OptimizerSession
@@ -33,7 +32,8 @@ class TorchOptimizer(torch.optim.Optimizer):
         if not isinstance(model, torch.nn.Module):
             raise TypeError(f"The argument model is a {type(model).__name__}, but must be a torch.nn.Module.")
         self._session = OptimizerSession(optimizer, model, loss, options)
-        self._model, self._loss, self._batch_norm = model, loss, options.get("batch_norm")
+        self._model, self._batch_norm = model, options.get("batch_norm")
+        self._trained: set[str] | None = None
         rate = getattr(optimizer, "learning_rate", None)
         self._has_rate = isinstance(rate, float | int)
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -66,8 +66,9 @@ class TorchOptimizer(torch.optim.Optimizer):
             )
         if self._has_rate:
             self.method.learning_rate = float(self.param_groups[0]["lr"])  # type: ignore[attr-defined]
-        here, _, after, info = self._session.step(batch, self._model.state_dict(), curvature_batch)
         own = without_wrappers(dict(self._model.named_parameters(remove_duplicate=False)))
+        self._require_same(own)
+        here, _, after, info = self._session.step(batch, self._model.state_dict(), curvature_batch)
         with torch.no_grad():
             for name, value in here.unflatten(after).items():
                 own[name].copy_(value)
@@ -82,21 +83,32 @@ class TorchOptimizer(torch.optim.Optimizer):
         try:
             for layer in layers:
                 torch.nn.Module.train(layer, True)
-            for one in self._batches(batch):
-                if isinstance(self._loss, BatchLoss):
-                    (self._loss.fn or self._loss.outputs)(self._model, one)  # type: ignore[misc]
-                else:
-                    device = next(self._model.parameters()).device
-                    inputs = one[0]
-                    self._model(inputs.to(device) if isinstance(inputs, torch.Tensor) else inputs)
+            device = next(self._model.parameters()).device
+            self._session.forward(batch, lambda x: self._model(x.to(device) if isinstance(x, torch.Tensor) else x))
         finally:
             for layer, mode in zip(layers, modes, strict=True):
                 torch.nn.Module.train(layer, mode)
 
-    def _batches(self, batch: Any) -> Any:
-        single = isinstance(self._loss, BatchLoss) or isinstance(batch, tuple)
-        pair = isinstance(batch, list) and len(batch) == 2 and all(hasattr(part, "shape") for part in batch)
-        return [batch] if single or pair else batch
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Refused: the parameters are those of the model."""
+        if self.param_groups:
+            raise ValueError(
+                "The method moves the parameters of the model as one vector, so that there are no groups to add; choose parameters with "
+                "parameters= and make a new optimiser."
+            )
+        super().add_param_group(param_group)
+
+    def _require_same(self, own: dict[str, torch.nn.Parameter]) -> None:
+        """Raise where parameters were frozen or set free since the first step."""
+        trained = {name for name, parameter in own.items() if parameter.requires_grad}
+        if self._trained is None:
+            self._trained = trained
+        changed = sorted(self._trained ^ trained)
+        if changed:
+            raise ValueError(
+                f"The requires_grad of {', '.join(map(repr, changed[:5]))} has changed since the first step, and the state belongs to the "
+                "parameters before; make a new optimiser."
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """That of torch, with the method's state as tensors under ``"method"``."""
@@ -117,11 +129,19 @@ class TorchOptimizer(torch.optim.Optimizer):
         if "method" not in state_dict:
             raise ValueError("The argument state_dict holds no state of a method of linop_spectra; pass what state_dict() returned.")
         rest = {name: value for name, value in state_dict.items() if name != "method"}
-        super().load_state_dict(rest)
         held = dict(state_dict["method"])
-        if self._has_rate:
-            self.method.learning_rate = held["settings"].get("learning_rate")  # type: ignore[attr-defined]
         held["state"] = {
             name: value.cpu().numpy() if isinstance(value, torch.Tensor) else value for name, value in held["state"].items()
         }
-        self.method.load_state_dict(held)
+        method: Any = self.method
+        before = method.state, method.steps_taken, getattr(method, "learning_rate", None)
+        try:
+            if self._has_rate:
+                method.learning_rate = held["settings"].get("learning_rate", before[2])
+            method.load_state_dict(held)
+            super().load_state_dict(rest)
+        except BaseException:
+            method.state, method.steps_taken = before[:2]
+            if self._has_rate:
+                method.learning_rate = before[2]
+            raise
