@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
@@ -22,7 +23,8 @@ from .approximation import Approximation, require_invertible
 By = Literal["layer", "parameter"]
 DENSE_LIMIT = 512
 """Order up to which a block is formed, by as many products as it has rows."""
-_TOLERANCE = 1e-8
+_TOLERANCE, _ENOUGH = 1e-8, 1e-4
+"""Relative residual that is asked for, and what is taken without a word where rounding allows no less."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,7 +59,8 @@ class Block:
 class BlockApproximation(Approximation):
     """Diagonal blocks of a matrix, zeros elsewhere.
 
-    `solve` is in closed form for dense blocks; for others it is iterative, by `linop_spectra.solve` to a relative residual of 1e-8.
+    `solve` is in closed form for dense blocks; for others it is iterative, by `linop_spectra.solve` to a relative residual of 1e-8, or to
+    where rounding ends it. It warns where that is above 1e-4.
 
     Parameters
     ----------
@@ -101,13 +104,28 @@ class BlockApproximation(Approximation):
 
     def _solve_block(self, block: Block, x: Array, damping: float) -> Array:
         if not block.dense:
-            return solve(block.operator, x, shift=damping, tol=_TOLERANCE).x
+            return self._solve_iteratively(block, x, damping)
         values, vectors = block.pairs
         sums = values + damping
         require_invertible(float(abs(sums).min()), float(abs(sums).max()), damping, f"The block {block.name!r}")
         basis = self.backend.asarray(np.ascontiguousarray(vectors), dtype=self.dtype)
         inverse = self.backend.asarray(1 / sums, dtype=self.dtype)
         return basis @ (inverse[:, None] * (self.backend.conj(basis).T @ x))
+
+    def _solve_iteratively(self, block: Block, x: Array, damping: float) -> Array:
+        with warnings.catch_warnings():
+            # In single precision nothing of a high condition number comes to 1e-8: what was reached is judged here.
+            warnings.simplefilter("ignore")
+            found = solve(block.operator, x, shift=damping, tol=_TOLERANCE)
+        norms = np.real(self.backend.fetch([self.backend.norm(x[:, column]) for column in range(x.shape[1])])).astype(np.float64)
+        reached = float(np.max(np.divide(found.residual_norms, norms, out=np.zeros_like(norms), where=norms > 0), initial=0.0))
+        if reached > _ENOUGH and found.status != "interrupted":
+            warnings.warn(
+                f"The block {block.name!r} plus damping {damping:g} was solved to a relative residual of {reached:.2g} only, by "
+                f"{found.num_iterations} iterations; pass a larger damping, or dense_limit={len(block.index)}, with which it is formed.",
+                stacklevel=5,
+            )
+        return found.x
 
     def eigenvalues(self) -> np.ndarray | None:
         """Those of all blocks in ascending order, shape (n,); None where a block is not dense."""

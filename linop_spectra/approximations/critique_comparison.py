@@ -332,16 +332,21 @@ def _cosine(truth: Truth, x: Array, y: Array) -> float:
 
 
 def _inverse(operator: LinearOperator, gradient: Array, damping: float) -> tuple[Array | None, str]:
-    """Step of the approximation, or None with the reason."""
+    """Step of the approximation with what was warned of, or None with the reason."""
     own = getattr(operator, "solve", None)
     try:
-        if own is not None:
-            return own(gradient, damping=damping), ""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return solve(operator, gradient, shift=damping, tol=1e-6).x, ""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            if own is not None:
+                step = own(gradient, damping=damping)
+            else:
+                found = solve(operator, gradient, shift=damping, tol=1e-6)
+                step = found.x
+                if found.status == "stagnated" and not found.least_squares.any():  # as far as rounding allows
+                    caught.clear()
     except ValueError as error:
         return None, str(error)
+    return step, " ".join(dict.fromkeys(str(one.message) for one in caught))
 
 
 def _why_it_misses(slope: float, bend: float, along: float, actual: float) -> str:

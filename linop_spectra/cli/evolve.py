@@ -72,10 +72,10 @@ def _write(folder: pathlib.Path, result: Any, options: argparse.Namespace) -> No
         for kind, name in (("overview", "evolution.png"), ("ridge", "ridge.png")):
             path = folder / name
             try:
-                panels = result.plot(kind=kind)
+                drawn = result.plot(kind=kind)
             except ImportError as error:
                 print(f"linop-spectra: warning: {path.name} is left out: {error}", file=sys.stderr)
                 return
-            write_figure(path, panels[0])
+            write_figure(path, drawn if kind == "ridge" else drawn[0])
     except OSError as error:
         raise cannot_write(path, error) from error

@@ -16,13 +16,13 @@ from ..krylov.lanczos import check_count
 from ..operators import LinearOperator, aslinearoperator, require_hermitian
 from ..spectra import SpectralDensity, spectral_density, wasserstein_distance
 from ..spectra.slq import default_probes
-from .attribution_components import Component, ProjectedOut, component_of, names_of
+from .attribution_components import Component, ProjectedOut, component_of, names_of, parts_add_up
 from .attribution_results import Attribution, AttributionRow, GroupShare, KnockOut
 from .objective import Objective
 
 GROUP_RATIO = 3.0
 """Neighbouring outliers belong to different groups where their moduli differ by more than this factor."""
-_MOST_DEFAULT_OUTLIERS = 40
+_MOST_DEFAULT_OUTLIERS, _MOST_DEFAULT_PROBES = 40, 2
 
 
 def attribute(
@@ -61,7 +61,7 @@ def attribute(
     num_steps : int
         Lanczos steps of each spectrum.
     num_probes : int or "auto"
-        Probes of each spectrum, the same for all.
+        Probes of each spectrum, the same for all, so that chance moves them alike; by default two, and one above a million parameters.
     tol : float
         Of eigenpairs, as for `linop_spectra.eigsh`.
     seed : int
@@ -103,7 +103,7 @@ def attribute(
     objective, whole = _whole(obj, matrix)
     n = whole.shape[0]
     steps = min(num_steps, n)
-    probes = default_probes(n) if num_probes == "auto" else check_count("num_probes", num_probes)
+    probes = min(_MOST_DEFAULT_PROBES, default_probes(n)) if num_probes == "auto" else check_count("num_probes", num_probes)
 
     def measure(operator: LinearOperator) -> SpectralDensity:
         return spectral_density(operator, num_steps=steps, num_probes=probes, seed=seed)
@@ -124,25 +124,35 @@ def attribute(
     vectors = whole.backend.contiguous(pairs.eigenvectors.T, whole.dtype)[order.tolist(), :].T
     parted = _groups(values) if groups is None else tuple(itertools.pairwise(np.cumsum([0, *groups]).tolist()))
     names, spent = names_of(objective, components), before.num_matvecs + pairs.num_matvecs
+    add_up, products = parts_add_up(objective, whole, names, seed)
+    spent += products
     rows, notes = [], []
+    known: dict[str, Component] = {}
+    without: dict[Any, KnockOut] = {}  # what projections leave, by the projection
     largest = float(values[0])
     with ProgressBar(progress, len(names), "attribution", unit="component") as bar:
         for name, given in names.items():
-            component, products = component_of(name, given, objective, whole, pairs, max_rank, tol, seed)
+            component, products = component_of(name, given, objective, whole, pairs, max_rank, tol, seed, known, add_up)
+            if given is None:
+                known[name] = component
             spent += products
             if component.rank == 0:
                 notes.append(f"The component {name} is zero, and was left out.")
                 bar.advance()
                 continue
             shares = _shares(component, whole, values, vectors, parted)
-            knock_outs = []
-            for left in (whole - component.operator, ProjectedOut(whole, component.project)):
-                after = measure(left)
+            if component.project not in without:
+                after = measure(ProjectedOut(whole, component.project))
                 spent += after.num_matvecs
-                ends = [value for value, _ in after.extreme_eigenvalues()]
-                distance = wasserstein_distance(before, after)
-                knock_outs.append(KnockOut(float(distance), float(max(ends, key=abs)), len(after.outliers())))
-            rows.append(AttributionRow(name, component.rank, component.range_energy, shares, knock_outs[0], knock_outs[1]))
+                without[component.project] = _knock_out(before, after)
+            projected = without[component.project]
+            if isinstance(component.rest, ProjectedOut):
+                subtracted = projected
+            else:
+                after = measure(whole - component.operator if component.rest is None else component.rest)
+                spent += after.num_matvecs
+                subtracted = _knock_out(before, after)
+            rows.append(AttributionRow(name, component.rank, component.range_energy, shares, subtracted, projected))
             if component.range_energy < 0.99:
                 notes.append(
                     f"Of {name}, {component.rank} directions were projected out; they hold {100 * component.range_energy:.3g} % of its "
@@ -154,6 +164,11 @@ def attribute(
     return Attribution(
         values, parted, largest, shown, n, tuple(rows), spent, time.perf_counter() - began, tuple(notes)
     )
+
+
+def _knock_out(before: SpectralDensity, after: SpectralDensity) -> KnockOut:
+    ends = [value for value, _ in after.extreme_eigenvalues()]
+    return KnockOut(float(wasserstein_distance(before, after)), float(max(ends, key=abs)), len(after.outliers()))
 
 
 def _whole(obj: Any, matrix: Any) -> tuple[Objective | None, LinearOperator]:

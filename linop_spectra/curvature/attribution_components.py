@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..backends import Array
+from ..estimators import trace
 from ..krylov import EigenResult, eigsh
 from ..operators import LinearOperator, aslinearoperator, low_rank
 from ..spectra import spectral_density
@@ -16,7 +17,10 @@ from .blocks import layer_of
 from .objective import Objective
 
 CLASS_PARTS = ("A1", "A2", "A1+A2", "B1", "B2")
+_OF_CLASS_MEANS = ("A1", "A2", "A1+A2")
+"""They have one range: A2 is made of multiples of the class means that A1 is made of."""
 _NEGLIGIBLE = 1e-6
+_TRACE_PROBES = 16
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,6 +32,8 @@ class Component:
     project: Callable[[Array], Array]
     rank: int
     range_energy: float
+    rest: LinearOperator | None = None
+    """What is left of the whole without it, where that is known as an operator of its own."""
 
 
 class ProjectedOut(LinearOperator):
@@ -78,23 +84,36 @@ def names_of(objective: Objective | None, components: Any) -> dict[str, Any]:
 
 
 def component_of(
-    name: str, given: Any, objective: Objective | None, whole: LinearOperator, pairs: EigenResult, max_rank: int, tol: float, seed: int
-) -> tuple[Component, int]:
-    """The component and the products that it took to find its range."""
+    name: str, given: Any, objective: Objective | None, whole: LinearOperator, pairs: EigenResult, max_rank: int, tol: float, seed: int,
+    known: dict[str, Component], add_up: bool,
+) -> tuple[Component, int]:  # fmt: skip
+    """The component and the products that it took to find its range.
+
+    `known` are the parts of the objective before it; `add_up` is what `parts_add_up` found.
+    """
     backend, n = whole.backend, whole.shape[0]
     if given is None and name == "top":
         vectors = pairs.eigenvectors
         operator = low_rank(vectors, backend.asarray(pairs.eigenvalues), backend=backend)
-        return Component(name, operator, _onto(backend, vectors), vectors.shape[1], 1.0), 0
+        # Of eigenvectors subtraction and projection are the same.
+        project = _onto(backend, vectors)
+        return Component(name, operator, project, vectors.shape[1], 1.0, ProjectedOut(whole, project)), 0
     if given is None:
         assert objective is not None
         if name not in CLASS_PARTS:
             return _of_rows(name, whole, objective), 0
         structure = objective.class_structure()
-        operator = structure.A1 + structure.A2 if name == "A1+A2" else getattr(structure, name)
+        operator = structure.sum_of(name)
+        # The sum of the others is one pass for a product, a difference two.
+        others = "+".join(part for part in ("A1", "A2", "B1", "B2") if part not in name.split("+"))
+        rest = structure.sum_of(others) if add_up else None
         classes = structure.num_classes
         most = {"B1": classes * max(classes - 2, 1), "B2": n}.get(name, classes)
-        return _of_operator(name, operator, min(most, max_rank, n), tol, seed)
+        for other in _OF_CLASS_MEANS:
+            if name in _OF_CLASS_MEANS and most <= max_rank and other in known:
+                return dataclasses.replace(known[other], name=name, operator=operator, rest=rest), 0
+        component, products = _of_operator(name, operator, min(most, max_rank, n), tol, seed)
+        return dataclasses.replace(component, rest=rest), products
     if not isinstance(given, LinearOperator) and len(getattr(given, "shape", ())) == 2 and given.shape[0] == n != given.shape[1]:
         basis = _orthonormal(backend, backend.asarray(given, dtype=whole.dtype))
         project = _onto(backend, basis)
@@ -109,9 +128,23 @@ def component_of(
     return _of_operator(name, operator, min(max_rank, n), tol, seed)
 
 
+def parts_add_up(objective: Objective | None, whole: LinearOperator, names: Mapping[str, Any], seed: int) -> tuple[bool, int]:
+    """Whether the class parts are asked for and add up to the matrix, by two products.
+
+    They do not with weight decay, or where the matrix is another one than theirs.
+    """
+    if objective is None or not any(name in CLASS_PARTS and given is None for name, given in names.items()):
+        return False, 0
+    backend, n = whole.backend, whole.shape[0]
+    probe = backend.probes(n, (0,), kind="normal", seed=seed, domain="attribution", dtype=whole.dtype)[0, :]
+    expected, found = whole @ probe, objective.class_structure().sum_of("A1+A2+B1+B2") @ probe
+    size, distance = (float(np.real(x)) for x in backend.fetch([backend.norm(expected), backend.norm(expected - found)]))
+    return distance <= 100 * float(np.finfo(whole.dtype).eps) * size, 2
+
+
 def _of_operator(name: str, operator: LinearOperator, rank: int, tol: float, seed: int) -> tuple[Component, int]:
     """A component with the directions of largest modulus that hold its range, up to a share of 1e-6 of its largest eigenvalue."""
-    measured = spectral_density(operator, num_steps=min(2 * rank + 8, operator.shape[0]), num_probes=1, seed=seed, deflate=False)
+    measured = spectral_density(operator, num_steps=min(rank + 8, operator.shape[0]), num_probes=1, seed=seed, deflate=False)
     # The Krylov space of one vector ends with the rank.
     visible = int(np.sum(np.abs(measured.nodes) > _NEGLIGIBLE * measured.norm_estimate)) if measured.norm_estimate > 0 else 0
     if visible == 0:
@@ -120,10 +153,13 @@ def _of_operator(name: str, operator: LinearOperator, rank: int, tol: float, see
     pairs = eigsh(operator, k=rank, which="LM", tol=tol, seed=seed)
     keep = np.abs(pairs.eigenvalues) > _NEGLIGIBLE * pairs.norm_estimate
     vectors = pairs.eigenvectors.T[np.flatnonzero(keep).tolist(), :].T
-    trace = spectral_density(operator, num_steps=min(max(16, rank + 8), operator.shape[0]), num_probes=2, seed=seed).trace()
-    share = float(np.clip(np.sum(pairs.eigenvalues[keep]) / trace.value, 0.0, 1.0)) if trace.value else 1.0
-    products = measured.num_matvecs + pairs.num_matvecs + trace.num_matvecs
-    return Component(name, operator, _onto(operator.backend, vectors), int(keep.sum()), share), products
+    project, held = _onto(operator.backend, vectors), float(np.sum(pairs.eigenvalues[keep]))
+    # Random vectors need to see only what the directions leave, which makes few of them enough.
+    left = trace(ProjectedOut(operator, project), method="hutchinson", num_matvecs=_TRACE_PROBES, seed=seed)
+    total = held + left.value
+    share = float(np.clip(held / total, 0.0, 1.0)) if total else 1.0
+    products = measured.num_matvecs + pairs.num_matvecs + left.num_matvecs
+    return Component(name, operator, project, int(keep.sum()), share), products
 
 
 def _of_rows(name: str, whole: LinearOperator, objective: Objective) -> Component:

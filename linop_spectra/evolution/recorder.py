@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import math
 import pathlib
+import warnings
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -22,7 +24,10 @@ class SpectrumRecorder:
     """Spectra recorded while a model trains: ``recorder(step, model)`` in the loop, and `evolution` at the end.
 
     A call that is not due returns at once. One that is copies the parameters, measures, and leaves model, optimiser and random states
-    alone.
+    alone. For trainers that own the loop `keras_callback`, `lightning_callback` and `huggingface_callback` make a callback of it.
+
+    A training that diverges is not stopped: where loss or products are not finite there is no spectrum, which is warned of once and said
+    in the notes of `evolution`. Later calls measure again when they are due.
 
     Parameters
     ----------
@@ -49,6 +54,8 @@ class SpectrumRecorder:
     ----------
     snapshots : list of Snapshot
         What was recorded so far; only the last one has its eigenvectors.
+    failures : list of (int, str)
+        Steps that were due and had no spectrum, because loss or products were not finite, and what was found there.
 
     Examples
     --------
@@ -86,6 +93,7 @@ class SpectrumRecorder:
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
         self.snapshots: list[Snapshot] = []
+        self.failures: list[tuple[int, str]] = []
         self._preconditioned = False
 
     def due(self, step: int) -> bool:
@@ -113,7 +121,12 @@ class SpectrumRecorder:
         Returns
         -------
         Snapshot or None
-            None where nothing was due.
+            None where nothing was due, or the training has diverged.
+
+        Warns
+        -----
+        RuntimeWarning
+            The first time that loss or products are not finite.
         """
         if not force and not self.due(step):
             return None
@@ -123,7 +136,6 @@ class SpectrumRecorder:
                 "The recorder does not know what to measure: pass the model or its parameters, recorder(step, model), or make it with "
                 "model=."
             )
-        own = self.objective.with_parameters(_parameters(source))
         rate = learning_rate
         if rate is None and self.learning_rate is not None:
             rate = float(self.learning_rate(step)) if callable(self.learning_rate) else float(self.learning_rate)
@@ -131,16 +143,55 @@ class SpectrumRecorder:
             preconditioner = preconditioner()
         self._preconditioned |= preconditioner is not None
         before = self.snapshots[-1] if self.snapshots else None
-        snapshot = take_snapshot(
-            own, self.settings, step, str(step), before, learning_rate=math.nan if rate is None else float(rate),
-            preconditioner=preconditioner,
-        )  # fmt: skip
+        try:
+            snapshot = take_snapshot(
+                self.objective.with_parameters(_parameters(source)), self.settings, step, str(step), before,
+                learning_rate=math.nan if rate is None else float(rate), preconditioner=preconditioner,
+            )  # fmt: skip
+        except FloatingPointError as error:
+            self._fail(step, error)
+            return None
         if before is not None:
             self.snapshots[-1] = dataclasses.replace(before, eigenvectors=None)
         self.snapshots.append(snapshot)
         if self.folder is not None:
             snapshot.save(self.folder / f"step-{int(step):08d}.npz")
         return snapshot
+
+    def _fail(self, step: int, error: FloatingPointError) -> None:
+        """Take down that there is no spectrum, and say so once: an error would end the training that is watched."""
+        self.failures.append((int(step), str(error)))
+        if len(self.failures) == 1:
+            warnings.warn(
+                f"No spectrum was recorded at step {step}: {error} The training goes on; further steps without a spectrum are in the "
+                "recorder's failures.",
+                RuntimeWarning, stacklevel=3,
+            )  # fmt: skip
+
+    def _notes(self) -> tuple[str, ...]:
+        if not self.failures:
+            return ()
+        (first, reason), count = self.failures[0], len(self.failures)
+        where = f"at step {first}" if count == 1 else f"at {count} steps from {first} to {self.failures[-1][0]}"
+        return (f"There is no spectrum {where}, where the training had diverged: {reason}",)
+
+    def keras_callback(self, *, per_epoch: bool = False) -> Any:
+        """A callback for Keras's ``model.fit(callbacks=[...])`` that calls the recorder; see `adapters.callbacks.keras_callback`.
+
+        Parameters
+        ----------
+        per_epoch : bool
+            Whether its steps are epochs, counted from zero, instead of batches over all epochs.
+        """
+        return _callbacks().keras_callback(self, per_epoch=per_epoch)
+
+    def lightning_callback(self) -> Any:
+        """A callback for a Lightning ``Trainer`` that calls the recorder; see `adapters.callbacks.lightning_callback`."""
+        return _callbacks().lightning_callback(self)
+
+    def huggingface_callback(self) -> Any:
+        """A callback for a Hugging Face ``Trainer`` that calls the recorder; see `adapters.callbacks.huggingface_callback`."""
+        return _callbacks().huggingface_callback(self)
 
     @property
     def evolution(self) -> Evolution:
@@ -152,13 +203,18 @@ class SpectrumRecorder:
             When nothing was recorded yet.
         """
         if not self.snapshots:
-            raise ValueError("Nothing was recorded yet: no call of the recorder was due.")
+            raise ValueError(" ".join(["Nothing was recorded yet:", *(self._notes() or ["no call of the recorder was due."])]))
         name = f"preconditioned {self.settings.matrix}" if self._preconditioned else self.settings.matrix
-        return Evolution(tuple(self.snapshots), name, self.method, self.momentum)
+        return Evolution(tuple(self.snapshots), name, self.method, self.momentum, self._notes())
 
     def __repr__(self) -> str:
         when = f"every {self.every} steps" if self.steps is None else f"at {len(self.steps)} steps"
         return f"SpectrumRecorder({self.settings.matrix}, {when}, {len(self.snapshots)} snapshots{'' if self.enabled else ', off'})"
+
+
+def _callbacks() -> Any:
+    """The adapters stand above this package: they are looked up when one is asked for."""
+    return importlib.import_module(f"{__package__.rpartition('.')[0]}.adapters.callbacks")
 
 
 def _parameters(source: Any) -> Any:

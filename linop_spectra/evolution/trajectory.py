@@ -38,12 +38,15 @@ class Evolution:
         Of the stability threshold: "gd", "heavy_ball", "nesterov" or "adam".
     momentum : float
         Of that method.
+    notes : tuple of str
+        What a reader should know, such as steps at which the training had diverged.
     """
 
     snapshots: tuple[Snapshot, ...]
     matrix: str = "hessian"
     method: Method = "gd"
     momentum: float = 0.0
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.snapshots)
@@ -176,12 +179,12 @@ class Evolution:
             )
             lines.append(line + (f" {row['threshold']:11.5g}" if known else ""))
         lines.append(f"By chance the overlaps would be {self.null_overlap:.2g}.")
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.notes])
 
     def __repr__(self) -> str:
         return f"Evolution({len(self)} moments of the {self.matrix}, k={self.eigenvalues.shape[1]}, num_matvecs={self.num_matvecs})"
 
-    def plot(self, path: PathLike | None = None, *, kind: Literal["overview", "ridge"] = "overview") -> np.ndarray:
+    def plot(self, path: PathLike | None = None, *, kind: Literal["overview", "ridge"] = "overview") -> Any:
         """Draw the spectra through training; needs matplotlib.
 
         Parameters
@@ -194,17 +197,17 @@ class Evolution:
 
         Returns
         -------
-        numpy.ndarray
-            The axes.
+        numpy.ndarray or matplotlib.axes.Axes
+            The four axes of the overview, or the axes of the ridges.
         """
         from ..plots.evolution import evolution_overview, spectrum_ridge
 
         if kind not in ("overview", "ridge"):
             raise ValueError(f"The argument kind is {kind!r}, but must be 'overview' or 'ridge'.")
-        panels = evolution_overview(self) if kind == "overview" else np.array([spectrum_ridge(self)], dtype=object)
+        drawn: Any = evolution_overview(self) if kind == "overview" else spectrum_ridge(self)
         if path is not None:
-            panels[0].figure.savefig(path)
-        return panels
+            (drawn[0] if kind == "overview" else drawn).figure.savefig(path)
+        return drawn
 
     def save(self, path: PathLike) -> None:
         """Write everything but the eigenvectors to `path` (``.npz``); `linop_spectra.load` reads it back."""
@@ -213,7 +216,8 @@ class Evolution:
             scalars, own = snapshot._parts(vectors=False)
             header.append(scalars)
             arrays.update({f"{index}.{name}": array for name, array in own.items()})
-        scalars = {"snapshots": header, "matrix": self.matrix, "method": self.method, "momentum": self.momentum}
+        scalars = {"snapshots": header, "matrix": self.matrix, "method": self.method, "momentum": self.momentum,
+                   "notes": list(self.notes)}  # fmt: skip
         save_result(path, "evolution", scalars, arrays)
 
     @classmethod
@@ -223,7 +227,7 @@ class Evolution:
             prefix = f"{index}."
             own = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
             snapshots.append(Snapshot._from_file(saved, own))
-        return cls(tuple(snapshots), scalars["matrix"], scalars["method"], scalars["momentum"])
+        return cls(tuple(snapshots), scalars["matrix"], scalars["method"], scalars["momentum"], tuple(scalars.get("notes", ())))
 
 
 def evolution(

@@ -50,7 +50,7 @@ def spectrum_comparison(
         When the number of axes is not two.
     """
     if axes is None:
-        panels = np.array(new_figure(10.4, 4.2).subplots(1, 2, width_ratios=[3, 2]), dtype=object)
+        panels = new_figure(10.4, 4.2).subplots(1, 2, width_ratios=[3, 2])
     else:
         panels = np.array(axes, dtype=object).ravel()
         if len(panels) != 2:

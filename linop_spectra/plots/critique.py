@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 # Light tints of Okabe and Ito's palette; the verdict stands in each cell as a word, too.
 SHADES = {"ok": "#CFE6F4", "biased": "#F9EFB5", "meaningless": "#F4CDB8", "unresolved": "#E8E8E8"}
-_ROW, _FIRST, _COLUMN = 0.34, 2.4, 1.95
+_ROW, _FIRST, _COLUMN, _NARROW = 0.34, 2.1, 2.35, 1.3
 
 
 def critique(result: Any, ax: Axes | None = None, *, title: str | None = None) -> Axes:
@@ -40,9 +40,10 @@ def critique(result: Any, ax: Axes | None = None, *, title: str | None = None) -
     """
     names, properties = list(result.names), list(result.properties)
     columns = ["matrix", *names, "random basis"]
+    # Numbers alone, of the matrix and of a random basis, need less than those with an error and a verdict.
+    width = [_FIRST, _NARROW, *[_COLUMN] * len(names), _NARROW]
     if ax is None:
-        ax = new_axes(_FIRST + _COLUMN * len(columns), _ROW * (len(properties) + 2) + 0.3)
-    width = [_FIRST, *[_COLUMN] * len(columns)]
+        ax = new_axes(sum(width), _ROW * (len(properties) + 2) + 0.3)
     edges = [sum(width[:i]) for i in range(len(width) + 1)]
     ax.set_xlim(0, edges[-1])
     ax.set_ylim(len(properties) + 0.5, -1.0)

@@ -11,6 +11,8 @@ from .spectrum import spectrum
 from .style import BULK, LARGE, NORMAL, SMALL, TEXT, new_figure, percent
 
 _MARKS = {"A1": ("o", "#CC79A7"), "A1+A2": ("D", "#009E73"), "A1+A2+B1": ("|", "#000000")}
+_LEGEND_EDGE, _LEGEND_LINE = 0.06, 0.075
+"""Height of a legend, as shares of the height of a panel."""
 _ISOLATED = 0.99
 """Share of what is not zero that isolated eigenvalues hold where there is no bulk."""
 _ON = {"hessian": ("A1+A2", "A1+A2+B1"), "ggn": ("A1+A2", "A1+A2+B1"), "A1": ("A1",)}
@@ -45,7 +47,7 @@ def decomposition(result: Any, axes: Any = None, *, legend: bool = True) -> np.n
     """
     count = len(result.densities)
     if axes is None:
-        panels = np.array(new_figure(11.0, 2.9 * count + 0.3).subplots(count, 2, width_ratios=[3, 2]), dtype=object).reshape(count, 2)
+        panels = new_figure(11.0, 2.9 * count + 0.3).subplots(count, 2, width_ratios=[3, 2], squeeze=False)
     else:
         panels = np.array(axes, dtype=object)
         if panels.shape != (count, 2):
@@ -61,6 +63,8 @@ def decomposition(result: Any, axes: Any = None, *, legend: bool = True) -> np.n
         left.set_title("")
         left.set_title(result.titles[name], fontsize=LARGE, color=TEXT, loc="left")
         log_spectrum(logarithmic, right, legend=False)
+        if legend:
+            _make_room(right)
         for mark in _ON.get(name, ()):
             if mark in result.markers:
                 _draw_markers(left, right, result.markers[mark], mark)
@@ -72,7 +76,7 @@ def decomposition(result: Any, axes: Any = None, *, legend: bool = True) -> np.n
                     more = twin.get_legend_handles_labels()
                     handles, labels = handles + more[0], labels + more[1]
                 # What the colours are is on the axes; the numbers differ from row to row.
-                kept = [(handle, label) for handle, label in zip(handles, labels, strict=True) if _tells(label)]
+                kept = [(handle, label) for handle, label in zip(handles, labels, strict=True) if _tells(label, panel is left)]
                 handles, labels = [handle for handle, _ in kept], [label for _, label in kept]
                 if handles:
                     place = "upper right" if panel is left else "upper left"
@@ -95,8 +99,19 @@ def _draw_zero(ax: Any, mass: float) -> None:
                 fontsize=SMALL, color=BULK)  # fmt: skip
 
 
-def _tells(label: str) -> bool:
-    return (label[:1].isdigit() and "band" not in label) or label.startswith(("positive", "negative", "below", "shape"))
+def _tells(label: str, left: bool) -> bool:
+    """Whether a legend needs it: the markers are the same on both sides, and named on the left."""
+    return (left and label[:1].isdigit() and "band" not in label) or label.startswith(("positive", "negative", "below", "shape"))
+
+
+def _make_room(ax: Any) -> None:
+    """Raise the upper end of a logarithmic panel until its legend stands above the curves."""
+    lines = sum(_tells(label, False) for label in ax.get_legend_handles_labels()[1])
+    peaks = [np.nanmax(line.get_ydata()) for line in ax.lines if line.get_gid() in ("positive", "negative")]
+    if lines and peaks:
+        low, high = ax.get_ylim()
+        share = _LEGEND_EDGE + _LEGEND_LINE * lines
+        ax.set_ylim(low, max(high, low * (max(peaks) / low) ** (1 / (1 - share))))
 
 
 def _draw_markers(left: Any, right: Any, values: np.ndarray, name: str) -> None:

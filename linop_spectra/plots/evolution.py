@@ -214,7 +214,7 @@ def evolution_overview(result: Any, axes: Any = None) -> np.ndarray:
         When the number of axes is not four.
     """
     if axes is None:
-        panels = np.array(new_figure(11.0, 7.0).subplots(2, 2), dtype=object).ravel()
+        panels = new_figure(11.0, 7.0).subplots(2, 2).ravel()
     else:
         panels = np.array(axes, dtype=object).ravel()
         if len(panels) != 4:

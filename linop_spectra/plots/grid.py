@@ -44,8 +44,10 @@ def spectra(results: Mapping[str, Any], axes: Any = None, *, columns: int = 2, c
     if axes is None:
         columns = min(columns, len(results))
         rows = -(-len(results) // columns)
-        figure = new_figure(5.2 * columns, 3.5 * rows)
-        panels = np.array([figure.add_subplot(rows, columns, i + 1) for i in range(len(results))], dtype=object)
+        grid = new_figure(5.2 * columns, 3.5 * rows).subplots(rows, columns, squeeze=False).ravel()
+        for empty in grid[len(results) :]:
+            empty.remove()
+        panels = grid[: len(results)]
     else:
         panels = np.array(axes, dtype=object).ravel()
         if len(panels) != len(results):

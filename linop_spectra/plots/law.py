@@ -45,8 +45,7 @@ def law_comparison(result: Any, axes: Sequence[Axes] | None = None, *, title: st
         When the number of axes is not two.
     """
     if axes is None:
-        figure = new_figure(10.4, 4.2)
-        panels = np.array(figure.subplots(1, 2, width_ratios=[3, 2]), dtype=object)
+        panels = new_figure(10.4, 4.2).subplots(1, 2, width_ratios=[3, 2])
     else:
         panels = np.array(axes, dtype=object).ravel()
         if len(panels) != 2:

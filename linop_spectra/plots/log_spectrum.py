@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .style import BULK, LARGE, NORMAL, OUTLIER, SMALL, TEXT, UNRESOLVED, dress, new_axes, number, percent
+from .style import BULK, LARGE, NORMAL, OUTLIER, SMALL, TEXT, UNRESOLVED, dress, new_axes, number, percent, thin_log_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,6 +54,7 @@ def log_spectrum(result: Any, ax: Axes | None = None, *, title: str | None = Non
     ax.set_yscale("log")
     ax.set_xlim(10.0**left, 10.0**right)
     ax.set_ylim(peak * 10.0**-_DECADES, 40 * peak)
+    thin_log_ticks(ax)
     _shade(ax, result, 10.0**left, 10.0**right)
     for sign, density, color in curves:
         weights = getattr(result, f"{sign}_weights")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .style import BULK, LARGE, NORMAL, OUTLIER, SMALL, TEXT, UNRESOLVED, dress, new_axes, number, percent
+from .style import BULK, LARGE, NORMAL, OUTLIER, SMALL, TEXT, UNRESOLVED, dress, new_axes, number, percent, thin_log_ticks
 from .view import View
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def spectrum(
     _draw_unresolved(ax, result, view)
     _draw_bulk(ax, result, view, confidence)
     right = _draw_outliers(ax, result, view)
+    thin_log_ticks(ax, *([] if right is None else [right]))
     ax.set_xlabel("eigenvalue λ", fontsize=NORMAL, color=TEXT)
     ax.set_ylabel("density of the bulk", fontsize=NORMAL, color=BULK)
     if right is not None:

@@ -1,11 +1,13 @@
 """Colours, sizes and the making of axes, shared by all figures.
 
-Nothing here touches matplotlib's global state: figures are made from `matplotlib.figure.Figure` directly, so that drawing
-needs no display, opens no window and changes no style of the caller.
+Nothing here touches matplotlib's global state: figures are made outside pyplot, so that drawing needs no display, opens no window and
+changes no style of the caller. One rule holds for all of them: what draws returns what it drew on, the axes or, of several panels, an array
+of them, and in a notebook either shows the picture.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ GRID = "#D9D9D9"
 
 SMALL, NORMAL, LARGE = 8.0, 9.0, 10.5
 DPI = 160
+MOST_DECADES_WITH_MINOR_TICKS = 6.0
 
 
 def require_matplotlib() -> Any:
@@ -38,11 +41,11 @@ def require_matplotlib() -> Any:
 
 
 def new_figure(width: float, height: float) -> Any:
-    """A figure of its own, outside pyplot, `width` by `height` inches."""
+    """A figure of its own, outside pyplot, `width` by `height` inches; notebooks show it, its axes and arrays of them."""
     require_matplotlib()
-    from matplotlib.figure import Figure
+    from .figure import NotebookFigure
 
-    return Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
+    return NotebookFigure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
 
 
 def new_axes(width: float = 7.2, height: float = 4.2) -> Axes:
@@ -59,6 +62,19 @@ def dress(ax: Axes) -> None:
     ax.tick_params(labelsize=SMALL, colors=TEXT, which="both")
     ax.grid(True, color=GRID, linewidth=0.5)
     ax.set_axisbelow(True)
+
+
+def thin_log_ticks(*axes: Axes) -> None:
+    """Take the minor ticks off logarithmic axes of many decades, once their limits are set.
+
+    There they are a grey smear, and half of the time that a figure of several panels takes.
+    """
+    from matplotlib.ticker import NullLocator
+
+    for ax in axes:
+        for axis, (low, high) in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim())):
+            if axis.get_scale() == "log" and abs(math.log10(high / low)) > MOST_DECADES_WITH_MINOR_TICKS:
+                axis.set_minor_locator(NullLocator())
 
 
 def number(value: float, digits: int = 3) -> str:

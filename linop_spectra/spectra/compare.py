@@ -140,8 +140,7 @@ class SpectrumComparison:
     @property
     def verdict(self) -> str:
         """One sentence."""
-        floor = 2 / (self.num_bootstrap + 1)
-        size = f"p = {self.p_value:.3g}" if self.p_value > floor or self.p_value < floor / 2 else f"p <= {floor:.2g}"
+        size = self._size()
         if not self.distinguishable:
             return f"The two spectra are not distinguishable: runs on one spectrum differ as much by chance ({size}, level {self.level:g})."
         reasons = []
@@ -151,6 +150,13 @@ class SpectrumComparison:
         if 2 * self.p_values["moments"] < self.level:
             reasons.append("their moments differ by more than random probes explain")
         return f"The two spectra are different ({size}): {', and '.join(reasons)}."
+
+    def _size(self) -> str:
+        """The p-value as far as it is known: draws know nothing below their number, and a bound in its far tail is no probability."""
+        floor = 2 / (self.num_bootstrap + 1)
+        if self.p_value < 1e-4:
+            return "p < 1e-4"
+        return f"p <= {floor:.2g}" if floor / 2 <= self.p_value <= floor else f"p = {self.p_value:.3g}"
 
     def __str__(self) -> str:
         lines = [self.verdict]

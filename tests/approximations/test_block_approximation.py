@@ -116,6 +116,27 @@ def test_operators_need_a_partition():
         approximate(np.eye(N), "block", partition=3, dense_limit=-1)
 
 
+def test_single_precision_is_solved_to_rounding_without_a_word():
+    """A condition number of 1000 keeps the relative residual in single precision above 1e-8, whatever the method."""
+    rng = np.random.default_rng(0)
+    matrix = rotated(np.r_[np.geomspace(1e-6, 1.0, 298), 0.5, 0.7]).astype(np.float32)
+    operator = ls.aslinearoperator(lambda x: matrix @ x, shape=matrix.shape, dtype=np.float32, hermitian=True)
+    operator.positive_semidefinite = True
+    b = rng.standard_normal(300).astype(np.float32)
+    x = approximate(operator, "block", partition=[300], dense_limit=0).solve(b, damping=1e-3)
+    exact = np.linalg.solve(matrix.astype(float) + 1e-3 * np.eye(300), b)
+    assert np.linalg.norm(x - exact) < 1e-3 * np.linalg.norm(exact)
+    assert np.linalg.norm((matrix + np.float32(1e-3) * np.eye(300)) @ x - b) > 1e-8 * np.linalg.norm(b)
+
+
+def test_a_block_that_is_not_solved_is_named():
+    """Half of the eigenvalues are zero: no multiple of the matrix is a vector outside of its range."""
+    values = np.r_[np.zeros(10), np.linspace(1, 2, 10)]
+    approximation = approximate(hidden(rotated(values)), "block", partition={"first": range(20)}, dense_limit=0)
+    with pytest.warns(UserWarning, match=r"block 'first' plus damping 0 was solved to a relative residual of .* dense_limit=20"):
+        approximation.solve(np.ones(20))
+
+
 def test_a_singular_block_is_named():
     approximation = approximate(np.diag([1.0, 2.0, 0.0, 0.0]), "block", partition={"first": slice(0, 2), "second": slice(2, 4)})
     with pytest.raises(ValueError, match="The block 'second' plus damping 0 has no inverse"):

@@ -11,6 +11,7 @@ from test_diagonal_approximations import hidden
 
 import linop_spectra as ls
 from linop_spectra.approximations import Critique, approximate, critique
+from linop_spectra.approximations.critique import _loss_of
 from linop_spectra.approximations.critique_rows import judge
 from linop_spectra.approximations.critique_truth import distance, probe_products
 
@@ -280,6 +281,14 @@ def test_on_every_backend(name):
         assert two.approximation == pytest.approx(one.approximation, rel=1e-4, abs=1e-6), one.property
 
 
+def test_steps_that_an_approximation_did_not_solve_are_noted():
+    """What the approximation's own solve warns of is a note of its rows, and no warning of the call."""
+    matrix = rotated(np.r_[np.zeros(30), np.linspace(1, 2, 30)])
+    table = critique(matrix, {"block": approximate(hidden(matrix), "block", partition=[60], dense_limit=0)}, dampings=[0.0, 0.5])
+    assert "solved to a relative residual of" in table["newton_step_cosine[0]"].note
+    assert table["newton_step_cosine[0.5]"].note == "" and table["newton_step_cosine[0.5]"].verdict == "ok"
+
+
 def test_nothing_warns():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -469,3 +478,24 @@ def test_kinds_stand_for_their_approximations():
     assert ls.critique(A, "scalar", num_steps=20).names == ("scalar",)
     with pytest.raises(ValueError, match="kind"):
         ls.critique(A, "nothing")
+
+
+def test_only_a_loss_that_is_not_finite_has_no_value_after_a_step():
+    torch = pytest.importorskip("torch")
+    model = torch.nn.Linear(1, 1, bias=False).double()
+    with torch.no_grad():
+        model.weight.fill_(1.0)
+    one = torch.ones(2, 1).double()
+
+    def wall(outputs, targets):
+        return ((outputs - targets) ** 2).mean() * (float("inf") if float(outputs.detach().max()) > 9 else 1.0)
+
+    def broken(outputs, targets):
+        if float(outputs.detach().max()) > 9:
+            raise ValueError("This loss knows no such outputs.")
+        return ((outputs - targets) ** 2).mean()
+
+    first, second = (_loss_of(ls.objective(model, loss, (one, one))) for loss in (wall, broken))
+    assert first(np.array([1.0])) == second(np.array([1.0])) == 1.0 and math.isnan(first(np.array([10.0])))
+    with pytest.raises(ValueError, match="no such outputs"):
+        second(np.array([10.0]))

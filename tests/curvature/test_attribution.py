@@ -17,7 +17,7 @@ WHOLE = MODEL.sample.gauss_newton()
 @pytest.fixture(scope="module")
 def table():
     components = {"A1": PARTS.A1, "A2": PARTS.A2, "A1+A2": PARTS.A1 + PARTS.A2, "B1": PARTS.B1, "B2": PARTS.B2, "top": None}
-    return attribute(WHOLE, components, num_outliers=12, max_rank=120, num_steps=80)
+    return attribute(WHOLE, components, num_outliers=12, max_rank=120, num_steps=80, num_probes=4)
 
 
 def test_groups_are_classes_and_pairs(table):
@@ -94,7 +94,7 @@ def test_indefinite_matrices_keep_their_signs():
     assert found.outliers.tolist() == pytest.approx([10.0, -9.0]) and found["top"].subtracted.largest == pytest.approx(1.0)
 
 
-def low_noise_classifier():
+def low_noise_classifier(**options):
     """Three classes, far apart with little noise, after some training: the outliers of G are class means."""
     torch.manual_seed(0)
     means, labels = 3 * torch.randn(3, 6), torch.arange(90) % 3
@@ -105,7 +105,7 @@ def low_noise_classifier():
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(x), labels).backward()
         optimizer.step()
-    return ls.objective(model, "cross_entropy", (x, labels), batch_size=40)
+    return ls.objective(model, "cross_entropy", (x, labels), batch_size=40, **options)
 
 
 def test_removing_class_means_lowers_the_top_of_a_low_noise_net():
@@ -122,6 +122,50 @@ def test_removing_class_means_lowers_the_top_of_a_low_noise_net():
     left = np.linalg.eigvalsh(objective.ggn().to_dense() - structure.A1.to_dense() - structure.A2.to_dense())
     assert means.subtracted.largest == pytest.approx(left[-1], rel=1e-5) and means.subtracted.largest < 0.75 * found.largest
     assert sum(found[name].groups[0].energy for name in ("A1", "A2", "B1", "B2")) == pytest.approx(1, abs=1e-8)
+
+
+def symmetric(matrix):
+    return (matrix + matrix.T) / 2
+
+
+def test_parts_of_an_objective_are_those_given_as_operators():
+    """Shared ranges, one pass for the rest of the parts, traces of what is left: the same table as from dense matrices."""
+    objective = low_noise_classifier()
+    structure, names = objective.class_structure(), ["A1", "A2", "A1+A2", "B1", "B2", "top"]
+    dense = {name: symmetric(sum(getattr(structure, part).to_dense() for part in name.split("+"))) for name in names[:-1]}
+    options = {"groups": [6, 3], "max_rank": 12, "num_steps": 24, "num_probes": 1}
+    for matrix, names_here in (("ggn", names), ("hessian", ["B1", "A2", "A1"])):
+        found = attribute(objective, names_here, matrix=matrix, **options)
+        whole = symmetric(getattr(objective, matrix)().to_dense())
+        expected = attribute(whole, {name: dense.get(name) for name in names_here}, **options)
+        for one, other in zip(found.rows, expected.rows, strict=True):
+            assert one.rank == other.rank and one.range_energy == pytest.approx(other.range_energy, abs=1e-6)
+            for share, exact in zip(one.groups, other.groups, strict=True):
+                assert share.energy == pytest.approx(exact.energy, abs=1e-8)
+                assert share.largest_angle == pytest.approx(exact.largest_angle, abs=1e-2)
+            for left, right in ((one.subtracted, other.subtracted), (one.projected, other.projected)):
+                assert left.largest == pytest.approx(right.largest, rel=1e-5) and left.num_outliers == right.num_outliers
+                assert left.wasserstein == pytest.approx(right.wasserstein, rel=1e-3)
+    # The class means are found, and projected out, once for the three: what comes on top are two spectra of 24 steps.
+    one, three = (attribute(objective, some, **options) for some in (["A1"], ["A1", "A2", "A1+A2"]))
+    assert three.num_matvecs - one.num_matvecs <= 2 * 25
+
+
+def test_weight_decay_is_not_lost():
+    """With it the parts do not add up to the matrix: what is left of a part is a difference."""
+    objective = low_noise_classifier(weight_decay=0.5)
+    row = attribute(objective, ["A1"], num_outliers=1, num_steps=40)["A1"]
+    exact = np.linalg.eigvalsh(objective.ggn().to_dense() - objective.class_structure().A1.to_dense())[-1]
+    assert exact > 0.5 and row.subtracted.largest == pytest.approx(exact, rel=1e-6)
+
+
+def test_a_range_that_is_cut_off_says_so():
+    """Five directions of twenty: the rest of the trace is measured on what they leave."""
+    values = np.r_[20 + np.arange(20.0), np.zeros(40)]
+    found = attribute(np.diag(values), {"all": np.diag(values)}, num_outliers=1, max_rank=5, num_steps=30)
+    exact = np.sort(values)[-5:].sum() / values.sum()
+    assert found["all"].rank == 5 and found["all"].range_energy == pytest.approx(exact, rel=1e-6)  # random signs see a diagonal exactly
+    assert any("5 directions were projected out" in note for note in found.notes)
 
 
 def test_layers_of_a_regression():

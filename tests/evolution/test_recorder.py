@@ -121,6 +121,67 @@ def test_a_loop_of_jax():
     assert found.steps.tolist() == [0, 5, 10] and found.loss[-1] < found.loss[0]
 
 
+def diverging(**options):
+    """Gradient descent with far too large a step on a product of two numbers: its loss overflows within a dozen steps."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(2, 3, bias=False), nn.Linear(3, 1, bias=False))
+    x, y = torch.randn(12, 2), torch.randn(12, 1)
+    return model, x, y, SpectrumRecorder(ls.objective(model, "mse", (x, y)), model, num_steps=5, k=1, **options)
+
+
+def descend(model, x, y, recorder, steps, rate=20.0):
+    for step in range(steps):
+        recorder(step)
+        grads = torch.autograd.grad(nn.functional.mse_loss(model(x), y), list(model.parameters()))
+        with torch.no_grad():
+            for parameter, gradient in zip(model.parameters(), grads, strict=True):
+                parameter -= rate * gradient
+
+
+def test_a_training_that_diverges_goes_on_and_is_said(tmp_path):
+    model, x, y, recorder = diverging(learning_rate=20.0, folder=tmp_path)
+    with pytest.warns(RuntimeWarning, match=r"No spectrum was recorded at step \d+: .*not finite") as caught:
+        descend(model, x, y, recorder, 20)
+    assert len(caught) == 1
+    assert not all(torch.isfinite(parameter).all() for parameter in model.parameters())
+    first = recorder.failures[0][0]
+    assert [step for step, _ in recorder.failures] == list(range(first, 20)) and recorder.evolution.steps.tolist() == list(range(first))
+    assert first >= 2 and np.all(np.isfinite(recorder.evolution.eigenvalues)) and len(list(tmp_path.iterdir())) == first
+    (note,) = recorder.evolution.notes
+    assert f"at {20 - first} steps from {first} to 19" in note and "not finite" in note and str(recorder.evolution).endswith(note)
+    recorder.evolution.save(tmp_path / "all.npz")
+    assert ls.load(tmp_path / "all.npz").notes == (note,)
+    # What comes back to finite numbers is measured again.
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(0.1)
+    assert recorder(20).step == 20 and len(recorder.failures) == 20 - first
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30], ids=["nan", "inf", "overflow"])
+@pytest.mark.parametrize("matrix", ["hessian", "ggn", "gradient_covariance"])
+def test_nothing_but_what_is_not_finite(matrix, value):
+    model, _, _, recorder = diverging(matrix=matrix)
+    with torch.no_grad():
+        next(model.parameters()).fill_(value)
+    with pytest.warns(RuntimeWarning, match="at step 0"):
+        assert recorder(0) is None
+    with pytest.raises(ValueError, match=r"Nothing was recorded yet: There is no spectrum at step 0, where .* not finite"):
+        _ = recorder.evolution
+    with pytest.raises(ValueError, match="parameter vector"):  # a mistake is still one
+        recorder(1, torch.zeros(3))
+
+
+def test_callbacks_are_asked_of_the_recorder(monkeypatch):
+    from linop_spectra.adapters import callbacks
+
+    _, _, _, recorder = diverging()
+    monkeypatch.setattr(callbacks, "_base", lambda *places: object)
+    made = {"Keras": recorder.keras_callback(), "Lightning": recorder.lightning_callback(), "HuggingFace": recorder.huggingface_callback()}
+    assert all(type(callback).__name__ == f"{name}SpectrumCallback" and callback.recorder is recorder for name, callback in made.items())
+    assert hasattr(recorder.keras_callback(per_epoch=True), "on_epoch_end") and not hasattr(made["Keras"], "on_epoch_end")
+
+
 def test_what_is_missing_is_named():
     _, _, _, objective = setting()
     recorder = SpectrumRecorder(objective)

@@ -35,6 +35,16 @@ def test_curves_band_and_outliers():
     assert texts == ["before: 2 outliers", "after: 1 outlier"] and "different, p = 0.002" in left.get_title(loc="left")
 
 
+def test_what_lies_beyond_is_counted_beside_the_markers():
+    left = spectrum_comparison(result())[0]
+    left.figure.canvas.draw()
+    for text in left.texts:
+        box = text.get_window_extent()
+        for side in "ab":
+            for x, y in left.transData.transform(artist(left, f"outliers {side}").get_xydata()):
+                assert not box.contains(x, y)
+
+
 def test_verdict_and_axes():
     panels = spectrum_comparison(result(distinguishable=False, p_value=0.4))
     assert "not distinguishable" in panels[0].get_title(loc="left")

@@ -1,5 +1,7 @@
 """The critique as a picture: every number and verdict of the table is in it."""
 
+import dataclasses
+
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
@@ -10,6 +12,7 @@ from linop_spectra.approximations import approximate, critique
 from linop_spectra.plots.critique import SHADES
 from linop_spectra.plots.critique import critique as draw
 from linop_spectra.plots.style import number
+from linop_spectra.results import Estimate
 
 MATRIX = np.diag(np.r_[5.0, np.linspace(0.1, 1, 19)]) + 0.05
 
@@ -53,6 +56,22 @@ def test_text_stays_inside_its_cell():
     assert all(box.x0 >= outer.x0 - 2 and box.x1 <= outer.x1 + 2 for box in boxes)
     overlaps = sum(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
     assert overlaps == 0
+
+
+def test_the_longest_cell_has_a_gap():
+    """A small negative number, an error beyond all measure and the longest verdict stand apart in one cell."""
+    result = table()
+    longest = [dataclasses.replace(row, estimate=Estimate(-1.23e-5), verdict="meaningless", relative_error=1e4) for row in result.rows]
+    ax = draw(dataclasses.replace(result, rows=tuple(longest)))
+    canvas = FigureCanvasAgg(ax.figure)
+    canvas.draw()
+    boxes = {text: text.get_window_extent(canvas.get_renderer()) for text in ax.texts}
+    lefts = [box for text, box in boxes.items() if "> 999 %" in text.get_text()]
+    assert len(lefts) >= 2
+    for left in lefts:
+        verdicts = [box for text, box in boxes.items() if text.get_text() == "meaningless" and abs(box.y0 - left.y0) < left.height]
+        gap = min(box.x0 - left.x1 for box in verdicts if box.x0 > left.x0)
+        assert gap > 0.05 * ax.figure.dpi
 
 
 def test_own_axes_and_files(tmp_path):
