@@ -13,6 +13,7 @@ import numpy as np
 from .._progress import Progress, ProgressBar
 from ..backends import Array
 from ..curvature.matrices import HessianOperator
+from ..curvature.non_finite import NonFiniteLossError
 from ..curvature.objective import Objective
 from ..curvature.report import CurvatureReport
 from ..krylov.lanczos import check_count
@@ -373,7 +374,7 @@ def _loss_of(objective: Objective) -> Loss:
     def loss(step: Array) -> float:
         try:
             return objective.with_parameters(theta + step).value()
-        except ValueError:  # not finite there
+        except NonFiniteLossError:
             return math.nan
 
     return loss

@@ -18,7 +18,7 @@ from ..curvature.objective import Objective
 from ..curvature.out_of_memory import in_smaller_plans
 from .kfac import Moments, Sharing, assembled, checked_columns, collect, exact_blocks, require_known, uses_by_key
 from .kronecker_factors import KroneckerApproximation, KroneckerBlock, RescaledBlock
-from .weight_gradients import BatchGradients, FisherKind
+from .weight_gradients import Arrangements, BatchGradients, FisherKind
 from .weight_layers import Layer, Layers
 
 _NUMBERS_AT_ONCE = 1 << 23
@@ -67,12 +67,13 @@ def ekfac(
     began = time.perf_counter()
     columns = checked_columns(objective, fisher, num_samples, seed, sharing)
 
-    def compute() -> tuple[Moments, list[KroneckerBlock], _Projected, int]:
+    def compute() -> tuple[Moments, list[KroneckerBlock], Projected, int]:
         moments = Moments(objective, sharing, include_bias=include_bias)
-        passes = collect(objective, columns, moments, progress, "Kronecker factors")
+        known: Arrangements = {}
+        passes = collect(objective, columns, moments, progress, "Kronecker factors", known)
         bases = [moments.kronecker(layer) for layer in moments.layers.weights]
-        projected = _Projected(objective, moments.layers, bases)
-        passes += collect(objective, columns, projected, progress, "eigenvalues")
+        projected = Projected(objective, moments.layers, bases)
+        passes += collect(objective, columns, projected, progress, "eigenvalues", known)
         return moments, bases, projected, passes
 
     moments, bases, projected, passes = in_smaller_plans(compute, objective._pieces.retreat, objective._pieces.sentence)
@@ -83,7 +84,7 @@ def ekfac(
     )
 
 
-class _Projected:
+class Projected:
     """Sums of squared gradients in the eigenvectors of the factors.
 
     Parameters

@@ -250,11 +250,13 @@ def _require_sum(objective: Objective) -> None:
     batch = next(iter(objective.batches()))
     count = objective.data.count(batch)
     with functions.session():
-        if count > 1 and not separable(functions, objective.point, batch, count):
-            raise ValueError(
-                "The loss of a batch is no sum over its examples: halves of it give another sum, so that there is no gradient of a "
-                "single example. Use approximate(..., 'diagonal', matrix='ggn'), which needs products alone."
-            )
+        mixed = count > 1 and not separable(functions, objective.point, batch, count)
+    if mixed:
+        objective.value()  # raises where halves differ because the loss is not finite
+        raise ValueError(
+            "The loss of a batch is no sum over its examples: halves of it give another sum, so that there is no gradient of a single "
+            "example. Use approximate(..., 'diagonal', matrix='ggn'), which needs products alone."
+        )
 
 
 def _whole(name: str, value: Any) -> int:

@@ -32,7 +32,7 @@ from ..curvature.out_of_memory import in_smaller_plans
 from ..curvature.subspace import require_all_parameters
 from ..curvature.weight_uses import SupportsWeightUses
 from .kronecker_factors import DenseBlock, FactoredBlock, FactoredOperator, KroneckerApproximation, KroneckerBlock, ZeroBlock
-from .weight_gradients import BatchGradients, Columns, FisherKind, walk
+from .weight_gradients import Arrangements, BatchGradients, Columns, FisherKind, walk
 from .weight_layers import BiasLayer, Layer, Layers, find_layers
 
 Sharing = Literal["expand", "reduce"]
@@ -148,11 +148,13 @@ def checked_columns(objective: Objective, fisher: Any, num_samples: Any, seed: A
     return Columns(fisher, int(num_samples), int(seed))
 
 
-def collect(objective: Objective, columns: Columns, moments: Any, progress: Progress, description: str) -> int:
-    """Run over the data once and hand each batch to ``moments``; the number of backward passes."""
+def collect(
+    objective: Objective, columns: Columns, moments: Any, progress: Progress, description: str, known: Arrangements | None = None
+) -> int:
+    """Run over the data once and hand each batch to ``moments``; the number of backward passes. For `known` see `walk`."""
     passes = 0
     with objective.functions.session(), ProgressBar(progress, objective.num_examples, description, unit="example") as bar:
-        for gradients, linearization, own in walk(objective, columns, holds=moments.holds):
+        for gradients, linearization, own in walk(objective, columns, holds=moments.holds, known=known):
             passes += moments.add(gradients, own)
             moments.terms += linearization.num_terms
             bar.advance(gradients.count)

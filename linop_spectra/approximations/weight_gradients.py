@@ -25,6 +25,8 @@ from ..curvature.weight_uses import RecordedUses
 FisherKind = Literal["exact", "mc", "empirical"]
 Arrangement = tuple[int, bool]
 """The axis that holds the examples, and whether each example's positions stand together there."""
+Arrangements = dict[object, Arrangement | None]
+"""By the keys of uses; None where examples cannot be told apart."""
 
 _NUMBERS_AT_ONCE = 1 << 20
 _NEGLIGIBLE = 1e-6
@@ -135,7 +137,7 @@ class BatchGradients:
         Uses in which examples cannot be told apart, and why.
     """
 
-    def __init__(self, objective: Objective, batch: Batch, recorded: RecordedUses, known: dict[object, Arrangement | None]) -> None:
+    def __init__(self, objective: Objective, batch: Batch, recorded: RecordedUses, known: Arrangements) -> None:
         self.objective, self.recorded = objective, recorded
         self.count = objective.data.count(batch)
         self._arrangements: list[Arrangement | None] = []
@@ -164,7 +166,7 @@ class BatchGradients:
         few.objective, few.recorded, few.count = self.objective, recorded, _FEW
         return few
 
-    def _find(self, keys: Sequence[object], known: dict[object, Arrangement | None]) -> None:
+    def _find(self, keys: Sequence[object], known: Arrangements) -> None:
         """Where gradients of single examples arrive tells how the examples are arranged."""
         functions, outputs = self.objective.functions, self.recorded.outputs
         size = functions.flat_outputs(outputs).size
@@ -263,7 +265,7 @@ class BatchGradients:
 
 
 def walk(
-    objective: Objective, columns: Columns, *, holds: bool
+    objective: Objective, columns: Columns, *, holds: bool, known: Arrangements | None = None
 ) -> Iterator[tuple[BatchGradients, Linearization, Iterator[Outputs]]]:
     """All batches with their recorded uses, derivatives in the outputs, and columns.
 
@@ -276,9 +278,11 @@ def walk(
     holds : bool
         Whether the gradients of all columns are held at once: batches are then cut, as far as they can be, until those fit an eighth of
         the memory budget.
+    known : dict, optional
+        How earlier walks with the same model found its examples arranged, which takes two small passes; filled on.
     """
     functions = objective.functions
-    known: dict[object, Arrangement | None] = {}
+    known = {} if known is None else known
     start, looked = 0, False
     waiting = objective._pieces.batches()
     queue: list[Batch] = []

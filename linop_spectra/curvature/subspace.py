@@ -126,7 +126,7 @@ class SubspaceObjective(Objective):
         return self.functions.backend.asarray(self.functions.backend.gemv_t(self.rows, vector), dtype=self.dtype)
 
     def _basis(self) -> LinearOperator:
-        return aslinearoperator(self.rows.T)
+        return aslinearoperator(self.rows.T, backend=self.functions.backend)
 
     def _compressed(self, operator: LinearOperator) -> LinearOperator:
         return compress(operator, self._basis())

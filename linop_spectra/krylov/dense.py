@@ -8,6 +8,7 @@ from scipy import linalg
 from ..backends import Array
 from ..operators import LinearOperator
 from ..operators.matrix import MatrixOperator
+from .errors import NotHermitianError
 
 DENSE = 1500
 """Order up to which the whole matrix is cheaper than any search inside its spectrum."""
@@ -45,7 +46,7 @@ def dense_pairs(operator: LinearOperator, k: int, which: str) -> tuple[np.ndarra
         raise FloatingPointError("A product with the operator holds NaN or infinity.")
     adjoint = matrix.conj().T
     if np.abs(matrix - adjoint).max() > np.sqrt(operator.unit_rounding) * np.abs(matrix).max():
-        raise ValueError(
+        raise NotHermitianError(
             "The operator is not symmetric (complex: not Hermitian), though it says so. Pass the symmetric part (A + A.H) / 2, or look at "
             "check_operator(A)."
         )

@@ -22,5 +22,9 @@ class LanczosInterrupted(RuntimeError):
         self.step = step
 
 
+class NotHermitianError(ValueError):
+    """Products disagree with each other by more than rounding: the operator is not Hermitian, or its products are noise."""
+
+
 class NonFiniteProductError(LanczosInterrupted, FloatingPointError):
     """A product with the operator held NaN or infinity."""

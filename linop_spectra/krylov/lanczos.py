@@ -33,6 +33,7 @@ class RunOptions:
     progress: Progress = None
     checkpoint: PathLike | None = None
     measure_noise: bool = False
+    test_symmetry: bool = True
     stop: Callable[[Recurrence], bool] | None = None
     description: str = "Lanczos"
 
@@ -169,7 +170,9 @@ def run_lanczos(
     seconds = time.perf_counter() - began
     if options.time_budget is not None:
         options = dataclasses.replace(options, time_budget=max(options.time_budget - seconds, 1e-9))
-    state = Recurrence(operator, rows, plan=plan, locked=locked, measure_noise=options.measure_noise)
+    state = Recurrence(
+        operator, rows, plan=plan, locked=locked, measure_noise=options.measure_noise, test_symmetry=options.test_symmetry
+    )
     return _carry_on(state, num_steps, options, checkpoint, seconds, seed, norms, digest)
 
 

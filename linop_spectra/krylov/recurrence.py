@@ -10,6 +10,7 @@ import numpy as np
 from ..backends import Array, Scalar
 from ..operators import LinearOperator
 from .basis import Basis
+from .errors import NotHermitianError
 from .orthogonality import estimated_loss
 from .result import KrylovVectors, LanczosResult
 from .selective import Locked, Selection
@@ -310,7 +311,7 @@ class Recurrence:
                 else f"Its products repeat only up to {noise / scale:.1e} of the norm: they are too noisy for {self.operator.dtype}. "
                 "Compute them in a wider type, or declare the operator in a narrower one."
             )
-            raise ValueError(
+            raise NotHermitianError(
                 f"The operator is not symmetric (complex: not Hermitian): at step {step} a product has a component of "
                 f"{asymmetry / scale:.1e} of the norm where a Hermitian operator has none. {cause}"
             )

@@ -13,6 +13,7 @@ from .._memory import parse_budget
 from ..backends import Array
 from ..operators import LinearOperator
 from .dense import order
+from .errors import NotHermitianError
 from .lanczos import check_count
 
 Which = Literal["LM", "LA", "SA", "BE"]
@@ -231,7 +232,7 @@ class ThickRestart:
             raise FloatingPointError(f"A product with the operator holds NaN or infinity (product {self.num_matvecs}).")
         self.norm = max(self.norm, own, left)
         if self.m and found > self._symmetry * self.norm:
-            raise ValueError(
+            raise NotHermitianError(
                 "The operator is not symmetric (complex: not Hermitian): products disagree with those of earlier steps. "
                 "Pass the symmetric part (A + A.H) / 2, or look at check_operator(A)."
             )

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 from ..backends import Array
 from ..krylov.lanczos import check_count
-from .diagonal_curvature import NO_GRADIENT, Window, averaged, check_betas, check_seed, convolution_windows, hutchinson_diagonal
+from .diagonal_curvature import Window, averaged, check_betas, convolution_windows, hutchinson_diagonal
 from .evaluation import Matrix, Start, check_matrix
-from .optimizer import Optimizer, Proposal, Rate, check_number, rate_at
+from .optimizer import NO_GRADIENT, Optimizer, Proposal, Rate, check_number, check_seed, checked_rate, rate_at
 
 
 class AdaHessian(Optimizer):
@@ -94,9 +94,8 @@ class AdaHessian(Optimizer):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        rate_at(learning_rate, 0)
         check_matrix(matrix)
-        self.learning_rate, self.matrix = learning_rate, matrix
+        self.learning_rate, self.matrix = checked_rate(learning_rate), matrix
         self.betas, self.eps = check_betas(betas), check_number("eps", eps)
         self.hessian_power = check_number("hessian_power", hessian_power)
         if self.hessian_power > 1:
@@ -119,14 +118,14 @@ class AdaHessian(Optimizer):
             if self.spatial_average:
                 windows = self._windows_of(start)
                 diagonal = averaged(start.objective, diagonal, windows)
-                details["averaged"] = sum(place.stop - place.start for place, _, _ in windows)
+                details["averaged"] = float(sum(place.stop - place.start for place, _, _ in windows))
             squares = (1 - beta_squares) * diagonal**2 + (0.0 if squares is None else beta_squares * squares)
             refreshes, since = refreshes + 1, 0
         assert squares is not None
         scale = (squares / (1 - beta_squares**refreshes)) ** (self.hessian_power / 2) + self.eps
         self._require_positive(start, scale)
         step = mean * (-rate / (1 - beta**count)) / scale
-        still = start.norm(step) == 0
+        still = rate > 0 and start.norm(step) == 0
         if self.weight_decay:
             step = step - rate * self.weight_decay * start.theta
         return Proposal(

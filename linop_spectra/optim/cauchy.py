@@ -7,8 +7,7 @@ from typing import Any, ClassVar
 
 from ..krylov.lanczos import check_count
 from .evaluation import Matrix, Start, check_matrix
-from .momentum import ZERO_GRADIENT
-from .optimizer import Optimizer, Proposal, check_number
+from .optimizer import NO_GRADIENT, Optimizer, Proposal, check_number
 
 
 class CauchySteps(Optimizer):
@@ -60,7 +59,7 @@ class CauchySteps(Optimizer):
 
     def _propose(self, start: Start) -> Proposal:
         if start.gradient_norm == 0:
-            return Proposal(0.0 * start.gradient, message=ZERO_GRADIENT)
+            return Proposal(0.0 * start.gradient, message=NO_GRADIENT)
         state: dict[str, Any] = {}
         message, predicted, curvature = "", math.nan, math.nan
         due = start.step % self.every == 0 or "learning_rate" not in start.state

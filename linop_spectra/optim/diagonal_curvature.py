@@ -17,8 +17,6 @@ from .optimizer import check_number
 Window = tuple[slice, tuple[int, int], int]
 """Where a kernel's numbers are, their shape as a matrix with the positions of the window along one axis, and that axis."""
 
-NO_GRADIENT = "The gradient is zero, and so is the step."
-
 
 def hutchinson_diagonal(start: Start, matrix: Matrix, num_samples: int, seed: int, domain: str) -> Array:
     r"""Mean of :math:`z \odot Az` over vectors of random signs, shape (n,), at `num_samples` products.
@@ -41,19 +39,6 @@ def drawn_diagonal(start: Start, num_samples: int, seed: int) -> Array:
 def seed_of_step(seed: int, step: int) -> int:
     """A seed for what a step draws; unlike ``seed + step`` it is another one for each pair."""
     return int(np.random.SeedSequence([seed, step]).generate_state(1)[0])
-
-
-def check_seed(seed: Any) -> int:
-    """The seed as a whole number that is not negative.
-
-    Raises
-    ------
-    ValueError
-        When it is none.
-    """
-    if isinstance(seed, bool | np.bool_) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise ValueError(f"The argument seed must be a whole number of at least 0, but is {seed!r}.")
-    return int(seed)
 
 
 def check_betas(betas: Any) -> tuple[float, float]:

@@ -18,7 +18,7 @@ from ..krylov import block_lanczos
 from ..krylov.lanczos import check_count
 from ..operators import LinearOperator
 from .evaluation import Matrix, Start, check_matrix, make_matrix
-from .optimizer import Optimizer, Proposal, check_number
+from .optimizer import Optimizer, Proposal, check_number, check_seed
 from .schedule import check_factor
 
 Preconditioner = Callable[[Mapping[str, Any]], Any]
@@ -99,7 +99,7 @@ class EdgeOfStabilityGuard(Optimizer):
         self.every, self.num_steps = check_count("every", every), check_count("num_steps", num_steps)
         self.safety = check_factor("safety", safety)
         check_matrix(matrix)
-        self.matrix, self.seed = matrix, int(seed)
+        self.matrix, self.seed = matrix, check_seed(seed)
         if preconditioner is not None and not callable(preconditioner):
             raise TypeError(
                 f"The argument preconditioner is a {type(preconditioner).__name__}, but must be a function that takes the state of the "

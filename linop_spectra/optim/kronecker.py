@@ -8,12 +8,12 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 
 from ..approximations.kfac import Sharing
-from ..approximations.weight_gradients import FisherKind
+from ..approximations.weight_gradients import Arrangements, FisherKind
 from ..backends import Array
 from ..krylov.lanczos import check_count
-from .diagonal_curvature import NO_GRADIENT, check_seed, seed_of_step
+from .diagonal_curvature import seed_of_step
 from .evaluation import Start
-from .optimizer import Optimizer, Proposal, Rate, check_number, rate_at
+from .optimizer import NO_GRADIENT, Optimizer, Proposal, Rate, check_number, check_seed, checked_rate, rate_at
 from .running_factors import FactorOptions, Kind, Others, measure, precondition
 
 _OMEGA = 19 / 20
@@ -82,10 +82,10 @@ class KFAC(Optimizer):
 
     Notes
     -----
-    A step costs one gradient and one value; where factors are measured the gradients of `fisher` besides (and about two passes over a few
-    examples to see how the model arranges them); where they are decomposed :math:`O(d^3)` for each factor, on the host. The
-    predicted decrease is that of the quadratic with G, undamped, and is known where `rescale` or `adapt_damping` take products with it;
-    these are on the data of the curvature, as the factors are.
+    A step costs one gradient and one value; where factors are measured the gradients of `fisher` besides (and the first time about two
+    passes over a few examples to see how the model arranges them); where they are decomposed :math:`O(d^3)` for each factor, on the host.
+    The predicted decrease is that of the quadratic with G, undamped, and is known where `rescale` or `adapt_damping` take products with
+    it; these are on the data of the curvature, as the factors are.
 
     The state holds two square matrices and their eigenvectors for each layer, and for layers without factors those of their exact blocks.
     Batch normalisation by the statistics of the batch couples the examples and is refused; by running statistics it is not.
@@ -133,14 +133,13 @@ class KFAC(Optimizer):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        rate_at(learning_rate, 0)
         for name, value, allowed in (
             ("kind", kind, get_args(Kind)), ("fisher", fisher, get_args(FisherKind)), ("sharing", sharing, get_args(Sharing)),
             ("others", others, get_args(Others)),
         ):  # fmt: skip
             if value not in allowed:
                 raise ValueError(f"The argument {name} is {value!r}, but must be {' or '.join(map(repr, allowed))}.")
-        self.learning_rate, self.kind, self.fisher, self.sharing, self.others = learning_rate, kind, fisher, sharing, others
+        self.learning_rate, self.kind, self.fisher, self.sharing, self.others = checked_rate(learning_rate), kind, fisher, sharing, others
         self.momentum = momentum if momentum == "fitted" else check_number("momentum", momentum, below=1.0)
         self.damping = check_number("damping", damping)
         self.num_samples, self.seed = check_count("num_samples", num_samples), check_seed(seed)
@@ -150,6 +149,7 @@ class KFAC(Optimizer):
         self.factored_damping, self.rescale, self.adapt_damping = bool(factored_damping), bool(rescale), bool(adapt_damping)
         self.adapt_every, self.weight_decay = check_count("adapt_every", adapt_every), check_number("weight_decay", weight_decay)
         self._check_together()
+        self._arrangements: tuple[Any, Arrangements] = (None, {})
 
     def _check_together(self) -> None:
         if self.momentum == "fitted" and not self.rescale:
@@ -178,7 +178,7 @@ class KFAC(Optimizer):
         coefficients, details = self._coefficients(start, directions, model, rate, damping)
         step = sum((float(c) * x for c, x in zip(coefficients[1:], directions[1:], strict=True)), float(coefficients[0]) * directions[0])
         entries |= {"count": count} | ({"last_step": step} if self.momentum else {}) | ({"damping": damping} if adapts else {})
-        message = NO_GRADIENT if start.norm(step) == 0 and not self.weight_decay else ""
+        message = NO_GRADIENT if rate > 0 and start.norm(step) == 0 and not self.weight_decay else ""
         if self.weight_decay:
             step = step - rate * self.weight_decay * start.theta
             coefficients = np.append(coefficients, -rate * self.weight_decay)
@@ -201,7 +201,10 @@ class KFAC(Optimizer):
         invert = updates <= _FIRST_UPDATES or since_inverse >= self.inverse_every
         options = FactorOptions(self.kind, self.fisher, self.num_samples, self.sharing, self.others)
         decay = min(1 - 1 / updates, self.factor_decay)
-        entries = measure(start, options, seed_of_step(self.seed, start.step), state, decay, invert=invert)
+        if self._arrangements[0] is not functions:
+            self._arrangements = functions, {}
+        seed = seed_of_step(self.seed, start.step)
+        entries = measure(start, options, seed, state, decay, invert=invert, known=self._arrangements[1])
         return entries | {"factor_updates": updates, "since_factors": 1, "since_inverse": 1 if invert else since_inverse + 1}, True
 
     def _coefficients(
@@ -221,7 +224,7 @@ class KFAC(Optimizer):
             slope = float(weights[:fitted] @ damped @ weights[:fitted])
             details["rescaling"] = float(weights[0])
         scale = 1.0
-        if self.norm_constraint is not None and slope > 0:
+        if self.norm_constraint is not None and slope > 0 and rate > 0:
             scale = min(1.0, math.sqrt(self.norm_constraint / slope) / rate)
         details["norm_scale"] = scale
         weights *= rate * scale

@@ -26,6 +26,9 @@ class KrylovSpace:
         Vector g, shape (n,), on the operator's backend.
     num_steps : int
         Most dimensions that will be asked for; memory is planned for so many vectors and taken as the space grows.
+    test_symmetry : bool
+        Whether products that disagree are an error; False for operators that are symmetric by construction, whose products may be
+        mostly rounding.
 
     Attributes
     ----------
@@ -37,9 +40,9 @@ class KrylovSpace:
         The same to the tolerance of the problem, once that was needed.
     """
 
-    def __init__(self, operator: LinearOperator, gradient: Array, num_steps: int) -> None:
+    def __init__(self, operator: LinearOperator, gradient: Array, num_steps: int, *, test_symmetry: bool = True) -> None:
         backend, n = operator.backend, operator.shape[0]
-        self._operator, self._n = operator, n
+        self._operator, self._n, self.test_symmetry = operator, n, test_symmetry
         self.gradient_norm = float(backend.norm(gradient))
         self.lowest: EigenResult | None = None
         self.refined: EigenResult | None = None
@@ -49,7 +52,8 @@ class KrylovSpace:
             backend.scale_into(gradient, 1.0 / self.gradient_norm, rows[0, :])
             # A norm of tiny numbers is rounded: the recurrence wants a unit vector.
             backend.scale_into(rows[0, :], 1.0 / float(backend.norm(rows[0, :])), rows[0, :])
-            self._state = Recurrence(operator, rows, plan=plan_basis(operator, min(num_steps, n), 1, "full", None))
+            plan = plan_basis(operator, min(num_steps, n), 1, "full", None)
+            self._state = Recurrence(operator, rows, plan=plan, test_symmetry=test_symmetry)
 
     @property
     def operator(self) -> LinearOperator:

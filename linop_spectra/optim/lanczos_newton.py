@@ -13,8 +13,8 @@ from ..operators import LinearOperator
 from ..operators.matrix import product_rounding
 from .evaluation import Matrix, Start, check_matrix
 from .krylov_model import krylov_model
-from .optimizer import Optimizer, Proposal, Rate, check_number, rate_at
-from .ritz_step import checked_rate, inverse_moduli, joined, left_out_sentence, lift, no_gradient, project, raised, relaxed
+from .optimizer import Optimizer, Proposal, Rate, check_number, check_seed, checked_rate, rate_at
+from .ritz_step import inverse_moduli, joined, left_out_sentence, lift, no_gradient, project, raised, relaxed
 
 StartAt = Literal["gradient", "random"]
 
@@ -108,7 +108,7 @@ class LanczosNewton(Optimizer):
         self.damping, self.num_steps = check_number("damping", damping), check_count("num_steps", num_steps)
         self.complement_rate = None if complement_rate is None else check_number("complement_rate", complement_rate)
         self.learning_rate, self.matrix = checked_rate(learning_rate), matrix
-        self.refresh_every, self.start_at, self.seed = check_count("refresh_every", refresh_every), start_at, int(seed)
+        self.refresh_every, self.start_at, self.seed = check_count("refresh_every", refresh_every), start_at, check_seed(seed)
 
     def _propose(self, start: Start) -> Proposal:
         rate = rate_at(self.learning_rate, start.step)
@@ -167,11 +167,11 @@ class LanczosNewton(Optimizer):
         operator = start.operator(self.matrix)
         rounding = product_rounding(operator)
         if self.start_at == "gradient":  # lies in its own Krylov space
-            model = krylov_model(operator, gradient, self.num_steps)
+            model = krylov_model(operator, gradient, self.num_steps, test_symmetry=callable(self.matrix))
             return _Pairs(model.values, model.vectors, model.coefficients, rounding, True, operator)
         n = gradient.shape[0]
         first = backend.probes(n, [start.step], kind="sphere", seed=self.seed, domain="optimizer", dtype=operator.dtype)[0]
-        model = krylov_model(operator, first, self.num_steps)
+        model = krylov_model(operator, first, self.num_steps, test_symmetry=callable(self.matrix))
         coefficients = project(backend, model.vectors, gradient)
         return _Pairs(model.values, model.vectors, coefficients, rounding, len(model.values) == n, operator)
 

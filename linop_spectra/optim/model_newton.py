@@ -109,7 +109,8 @@ class ModelNewton(Optimizer, abc.ABC):
         ):
             kept.space.operator = operator
         else:
-            space = KrylovSpace(operator, start.backend.contiguous(start.gradient, operator.dtype), self.num_steps)
+            gradient = start.backend.contiguous(start.gradient, operator.dtype)
+            space = KrylovSpace(operator, gradient, self.num_steps, test_symmetry=callable(self.matrix))
             kept = _Kept(start.theta + 0, start.gradient + 0, places, space)
         self._kept = kept
         return kept.space

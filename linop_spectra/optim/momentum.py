@@ -8,10 +8,8 @@ from ..backends import Array
 from ..krylov import EigenResult, LanczosResult
 from ..spectra import SpectralDensity
 from .evaluation import Start
-from .optimizer import Optimizer, Proposal, Rate, check_number, rate_at
+from .optimizer import NO_GRADIENT, Optimizer, Proposal, Rate, check_number, checked_rate, rate_at
 from .parameters import FirstOrderMethod, FirstOrderParameters, gradient_descent_from, heavy_ball_from, nesterov_from
-
-ZERO_GRADIENT = "The gradient is zero, and so is the step."
 
 Spectrum = SpectralDensity | EigenResult | LanczosResult
 
@@ -56,7 +54,7 @@ class HeavyBall(Optimizer):
 
     def __init__(self, *, learning_rate: Rate, momentum: float = 0.9, evaluate: bool = False) -> None:
         super().__init__()
-        self.learning_rate = learning_rate if callable(learning_rate) else check_number("learning_rate", learning_rate, positive=True)
+        self.learning_rate = checked_rate(learning_rate)
         self.momentum = check_number("momentum", momentum, below=1.0)
         self.evaluate = bool(evaluate)
         self._evaluates = self.evaluate
@@ -93,7 +91,7 @@ class HeavyBall(Optimizer):
     def _propose(self, start: Start) -> Proposal:
         eta = rate_at(self.learning_rate, start.step)
         step, changes = momentum_step(start, eta, self.momentum, nesterov=self._method == "nesterov")
-        message = ZERO_GRADIENT if start.gradient_norm == 0 and start.norm(step) == 0 else ""
+        message = NO_GRADIENT if start.gradient_norm == 0 and start.norm(step) == 0 else ""
         return Proposal(step, state=changes, rejected_state=forgotten(start, changes), learning_rate=eta, message=message)
 
 

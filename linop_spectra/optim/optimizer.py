@@ -20,6 +20,7 @@ from .step_info import StepInfo
 
 Rate = float | Callable[[int], float]
 """A learning rate, or one for each step."""
+NO_GRADIENT = "The gradient is zero, and so is the step."
 
 
 @dataclasses.dataclass
@@ -130,17 +131,14 @@ class Optimizer(abc.ABC):
         """
         began = time.perf_counter()
         theta = self._checked(objective, theta)
-        if curvature is not None and (not isinstance(curvature, Objective) or curvature.num_parameters != objective.num_parameters):
-            raise ValueError(
-                "The argument curvature must be an objective of the same model, such as objective.with_data(other_batch), but is "
-                + (f"one of {curvature.num_parameters} parameters" if isinstance(curvature, Objective) else f"a {type(curvature).__name__}")
-                + "."
-            )
-        start = Start(objective, curvature, theta, self.state, self.steps_taken)
+        if curvature is not None:
+            _check_curvature(objective, curvature)
+        held = self._held(objective)
+        start = Start(objective, curvature, theta, held, self.steps_taken)
         proposal = self._propose(start)
         accepted, actual, message = self._verdict(start, proposal)
         # Everything that can fail has happened: now the state changes.
-        self.state = {**self.state, **(proposal.state if accepted else proposal.rejected_state)}
+        self.state = {**held, **(proposal.state if accepted else proposal.rejected_state)}
         self.steps_taken += 1
         return (
             start.backend.asarray(theta + proposal.step, dtype=objective.dtype) if accepted else theta,
@@ -180,13 +178,17 @@ class Optimizer(abc.ABC):
                 f"The optimiser's state belongs to {self.state['num_parameters']} parameters, but the objective has {n}; make a new "
                 "optimiser, or restore the state of this model."
             )
-        if "num_parameters" not in self.state:
-            self.state = {**self.state, "num_parameters": n}
-        # A state that was restored holds arrays of the host.
-        for name, value in self.state.items():
-            if isinstance(value, np.ndarray) and value.ndim and not backend.owns(value) and value.dtype.kind in "fc":
-                self.state[name] = backend.asarray(value)
         return vector
+
+    def _held(self, objective: Objective) -> dict[str, Any]:
+        """The state with its arrays on the objective's backend: one that was restored holds arrays of the host."""
+        backend = objective.functions.backend
+        moved = {
+            name: backend.asarray(value)
+            for name, value in self.state.items()
+            if isinstance(value, np.ndarray) and value.ndim and not backend.owns(value) and value.dtype.kind in "fc"
+        }
+        return {**self.state, **moved, "num_parameters": objective.num_parameters}
 
     # -- state ---------------------------------------------------------------------------------------------------------
 
@@ -194,7 +196,10 @@ class Optimizer(abc.ABC):
     def settings(self) -> Mapping[str, Any]:
         """Settings by name; functions are shown by their names."""
         values = {name: getattr(self, name) for name in self._settings}
-        return {name: getattr(value, "__qualname__", repr(value)) if callable(value) else value for name, value in values.items()}
+        # Not the text of an object, which has its address in it.
+        return {
+            name: getattr(value, "__qualname__", type(value).__qualname__) if callable(value) else value for name, value in values.items()
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """Method, settings and state as plain numbers, texts and NumPy arrays; `load_state_dict` takes them back."""
@@ -264,18 +269,55 @@ def _plain(settings: dict[str, Any]) -> Any:
     return json.loads(json.dumps(settings))
 
 
-def rate_at(rate: Rate, step: int) -> float:
-    """The learning rate of a step.
+def _check_curvature(objective: Objective, curvature: Any) -> None:
+    if not isinstance(curvature, Objective):
+        found = f"a {type(curvature).__name__}"
+    elif curvature.num_parameters != objective.num_parameters:
+        found = f"one of {curvature.num_parameters} parameters"
+    elif curvature.dtype != objective.dtype or curvature.functions.backend.name != objective.functions.backend.name:
+        found = (
+            f"one of {curvature.dtype} vectors on {curvature.functions.backend.name} where the objective's are {objective.dtype} on "
+            f"{objective.functions.backend.name}"
+        )
+    else:
+        return
+    raise ValueError(
+        f"The argument curvature must be an objective of the same model, such as objective.with_data(other_batch), but is {found}."
+    )
+
+
+def checked_rate(rate: Any) -> Rate:
+    """A learning rate as the constructors keep it: a positive number or a function of the step.
 
     Raises
     ------
     ValueError
-        When it is not positive and finite.
+        When a number is not positive and finite.
     """
-    value = float(rate(step)) if callable(rate) else float(rate)
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"The learning rate of step {step} is {value!r}, but must be positive and finite.")
-    return value
+    return rate if callable(rate) else check_number("learning_rate", rate, positive=True)
+
+
+def rate_at(rate: Rate, step: int) -> float:
+    """The learning rate of a step; zero, where schedules start or end, is a step of length zero.
+
+    Raises
+    ------
+    ValueError
+        When it is negative, not finite or no number.
+    """
+    value = rate(step) if callable(rate) else rate
+    number = _as_float(value)
+    if not (math.isfinite(number) and number >= 0):
+        raise ValueError(f"The learning rate of step {step} is {value!r}, but must be a number, finite and at least zero.")
+    return number
+
+
+def _as_float(value: Any) -> float:
+    """The number, NaN where it is none."""
+    try:
+        return math.nan if isinstance(value, str) else float(value)
+    except (TypeError, ValueError):
+        return math.nan
 
 
 def check_number(name: str, value: Any, *, positive: bool = False, below: float = math.inf) -> float:
@@ -286,7 +328,7 @@ def check_number(name: str, value: Any, *, positive: bool = False, below: float 
     ValueError
         When it is not.
     """
-    number = float(value)
+    number = _as_float(value)
     if not math.isfinite(number) or number < 0 or (positive and number == 0) or number >= below:
         kind = "positive" if positive else "at least zero"
         limit = "" if math.isinf(below) else f" and below {below:g}"
@@ -294,4 +336,17 @@ def check_number(name: str, value: Any, *, positive: bool = False, below: float 
     return number
 
 
-__all__ = ["NonFiniteLossError", "Optimizer", "Proposal", "Rate", "check_number", "rate_at"]
+def check_seed(seed: Any) -> int:
+    """The seed as a whole number that is not negative.
+
+    Raises
+    ------
+    ValueError
+        When it is none.
+    """
+    if isinstance(seed, bool | np.bool_) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise ValueError(f"The argument seed must be a whole number of at least 0, but is {seed!r}.")
+    return int(seed)
+
+
+__all__ = ["NO_GRADIENT", "NonFiniteLossError", "Optimizer", "Proposal", "Rate", "check_number", "check_seed", "checked_rate", "rate_at"]

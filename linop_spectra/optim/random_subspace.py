@@ -12,7 +12,7 @@ from ..backends import Array
 from ..curvature import Objective
 from ..curvature.subspace import SubspaceObjective, in_subspace, random_rows
 from .evaluation import Start
-from .optimizer import Optimizer, Proposal
+from .optimizer import Optimizer, Proposal, check_seed
 from .step_info import StepInfo
 
 
@@ -55,7 +55,7 @@ class RandomSubspace(Optimizer):
             raise TypeError(f"The argument method is a {type(method).__name__}, but must be a method of linop_spectra.optim.")
         if isinstance(dimension, bool) or int(dimension) != dimension or dimension < 1:
             raise ValueError(f"The argument dimension is {dimension!r}, but must be a whole number of at least 1.")
-        self.method, self.dimension, self.seed = copy.copy(method), int(dimension), int(seed)
+        self.method, self.dimension, self.seed = copy.copy(method), int(dimension), check_seed(seed)
         self._rows: Array = None
 
     @property
@@ -66,16 +66,16 @@ class RandomSubspace(Optimizer):
 
     def step(self, objective: Objective, theta: Any, *, curvature: Objective | None = None) -> tuple[Array, StepInfo]:
         """One step of the method inside, in coordinates; see `Optimizer.step`."""
-        theta = self._checked(objective, theta)
+        theta, held = self._checked(objective, theta), self._held(objective)
         backend = objective.functions.backend
         if self._rows is None or self._rows.shape[1] != objective.num_parameters:
             self._rows = random_rows(objective, self.dimension, self.seed)
         # The origin is kept, so that methods with a pull towards zero coordinates pull towards it.
-        origin = self.state.get("origin", theta)
+        origin = held.get("origin", theta)
         coordinates = backend.asarray(backend.gemv_t(self._rows, theta - origin), dtype=objective.dtype)
         inside = in_subspace(objective.with_parameters(origin), self._rows)
         other = None if curvature is None else in_subspace(curvature.with_parameters(origin), self._rows)
-        nested = {name.removeprefix("method/"): value for name, value in self.state.items() if name.startswith("method/")}
+        nested = {name.removeprefix("method/"): value for name, value in held.items() if name.startswith("method/")}
         self.method.state, self.method.steps_taken = nested, self.steps_taken
         # What a user did to the parameters outside of the subspace stays.
         outside = theta - origin - self._combined(inside, coordinates)
@@ -94,7 +94,10 @@ class RandomSubspace(Optimizer):
         return backend.combine(np.asarray(backend.to_numpy(coordinates), dtype=np.float64)[None, :], inside.rows)[0]
 
     def _propose(self, start: Start) -> Proposal:
-        raise TypeError("A step in a subspace is taken by the method inside.")
+        raise TypeError(
+            "A random subspace takes its steps by the method inside, and no other method can hold it; put that one inside: "
+            "RandomSubspace(EdgeOfStabilityGuard(...), dimension=...)."
+        )
 
 
 def _moved(inside: SubspaceObjective, outside: Array) -> SubspaceObjective:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
 from ..backends import Array, Backend
 from .evaluation import Start
-from .optimizer import Proposal, Rate, check_number
+from .optimizer import NO_GRADIENT, Proposal
 
 _RAISE = 10.0
 
@@ -66,7 +65,7 @@ def no_gradient(start: Start, *, damping: float, learning_rate: float = math.nan
     """The step of a method that moves along the gradient where there is none."""
     return Proposal(
         0 * start.gradient, predicted_decrease=0.0, loss_after=start.loss, damping=damping, learning_rate=learning_rate,
-        message="The gradient is zero: nothing to do.",
+        message=NO_GRADIENT,
     )  # fmt: skip
 
 
@@ -80,16 +79,3 @@ def relaxed(extra: float, values: np.ndarray, damping: float) -> float:
     """What is left of it after a step that was accepted: a tenth, until that is a thousandth of what it is added to."""
     smaller = extra / _RAISE
     return smaller if smaller > 1e-3 * max(float(np.abs(values).max(initial=0.0)), damping) else 0.0
-
-
-def checked_rate(rate: Any) -> Rate:
-    """A learning rate as the constructors keep it: a positive number or a function of the step.
-
-    Raises
-    ------
-    ValueError
-        When a number is not positive and finite.
-    """
-    if callable(rate):
-        return rate
-    return check_number("learning_rate", rate, positive=True)

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..approximations.ekfac import _Projected
+from ..approximations.ekfac import Projected
 from ..approximations.example_gradients import monte_carlo_ggn
 from ..approximations.kfac import Moments, Sharing, checked_columns, collect
-from ..approximations.weight_gradients import BatchGradients, Columns, FisherKind
+from ..approximations.weight_gradients import Arrangements, BatchGradients, Columns, FisherKind
 from ..backends import Array, Backend
 from ..curvature.fisher import fisher_operator
 from ..curvature.out_of_memory import in_smaller_plans
@@ -83,7 +83,9 @@ def blocks_of(state: State) -> list[Block]:
     return [Block(*block) for block in json.loads(state["structure"])]
 
 
-def measure(start: Start, options: FactorOptions, seed: int, state: State, decay: float, *, invert: bool) -> dict[str, Any]:
+def measure(
+    start: Start, options: FactorOptions, seed: int, state: State, decay: float, *, invert: bool, known: Arrangements | None = None
+) -> dict[str, Any]:
     """Entries of the state after one more measurement.
 
     Parameters
@@ -100,6 +102,8 @@ def measure(start: Start, options: FactorOptions, seed: int, state: State, decay
         Weight of those.
     invert : bool
         Whether to find the eigenvectors anew; must be True where there are none.
+    known : dict, optional
+        How the model was found to arrange its examples; filled on.
 
     Raises
     ------
@@ -109,10 +113,11 @@ def measure(start: Start, options: FactorOptions, seed: int, state: State, decay
     objective, backend = start.curvature, start.backend
     drawn = {"num_samples": options.num_samples, "seed": seed} if options.fisher == "mc" else {"num_samples": 1, "seed": 0}
     columns = checked_columns(objective, options.fisher, drawn["num_samples"], drawn["seed"], options.sharing)
+    known = {} if known is None else known
 
     def compute() -> tuple[_Moments, int]:
         moments = _Moments(objective, options.sharing, include_bias=True)
-        return moments, collect(objective, columns, moments, None, "Kronecker factors")
+        return moments, collect(objective, columns, moments, None, "Kronecker factors", known)
 
     moments, passes = in_smaller_plans(compute, objective._pieces.retreat, objective._pieces.sentence)
     start.num_gradients += -(-passes // moments.batches)
@@ -128,7 +133,7 @@ def measure(start: Start, options: FactorOptions, seed: int, state: State, decay
     if invert:
         entries |= _bases(backend, blocks, entries, objective.dtype)
     if options.kind == "ekfac":
-        entries |= _rescaled(start, moments, columns, blocks, state, entries, decay)
+        entries |= _rescaled(start, moments, columns, blocks, state, entries, decay, known)
     return entries
 
 
@@ -194,8 +199,9 @@ def _bases(backend: Backend, blocks: list[Block], entries: State, dtype: np.dtyp
 
 
 def _rescaled(
-    start: Start, moments: _Moments, columns: Columns, blocks: list[Block], state: State, entries: State, decay: float
-) -> dict[str, Any]:
+    start: Start, moments: _Moments, columns: Columns, blocks: list[Block], state: State, entries: State, decay: float,
+    arrangements: Arrangements,
+) -> dict[str, Any]:  # fmt: skip
     r"""Second moments in the eigenvectors, averaged with those before.
 
     Where the eigenvectors have changed, the old second moments come over as the diagonal, in the new eigenvectors, of the matrix that they
@@ -210,9 +216,9 @@ def _rescaled(
     numbers = [i for i, block in enumerate(blocks) if block.kind == "kronecker"]
     bases = [_Basis(*vectors(known, i)) for i in numbers]
 
-    def compute() -> tuple[_Projected, int]:
-        projected = _Projected(objective, moments.layers, bases)  # type: ignore[arg-type]
-        return projected, collect(objective, columns, projected, None, "eigenvalues")
+    def compute() -> tuple[Projected, int]:
+        projected = Projected(objective, moments.layers, bases)  # type: ignore[arg-type]
+        return projected, collect(objective, columns, projected, None, "eigenvalues", arrangements)
 
     projected, passes = in_smaller_plans(compute, objective._pieces.retreat, objective._pieces.sentence)
     start.num_gradients += -(-passes // moments.batches)

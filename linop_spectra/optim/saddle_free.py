@@ -11,8 +11,8 @@ from ..krylov.lanczos import check_count
 from ..operators.matrix import product_rounding
 from .evaluation import Matrix, Start, check_matrix
 from .krylov_model import KrylovModel, krylov_model
-from .optimizer import Optimizer, Proposal, Rate, check_number, rate_at
-from .ritz_step import checked_rate, inverse_moduli, joined, left_out_sentence, lift, no_gradient, raised, relaxed
+from .optimizer import Optimizer, Proposal, Rate, check_number, checked_rate, rate_at
+from .ritz_step import inverse_moduli, joined, left_out_sentence, lift, no_gradient, raised, relaxed
 
 _FACTOR = 10.0
 
@@ -89,7 +89,7 @@ class SaddleFreeNewton(Optimizer):
         if start.gradient_norm == 0.0:
             return no_gradient(start, learning_rate=rate, damping=float(start.state.get("damping", self.damping)))
         operator = start.operator(self.matrix)
-        model = krylov_model(operator, start.gradient, self.num_steps)
+        model = krylov_model(operator, start.gradient, self.num_steps, test_symmetry=callable(self.matrix))
         rounding = product_rounding(operator)
         if not self.adaptive:
             extra = float(start.state.get("extra_damping", 0.0))
@@ -106,7 +106,8 @@ class SaddleFreeNewton(Optimizer):
         # A damping below the rounding of the Ritz values means nothing.
         least = rounding * float(np.abs(model.values).max(initial=0.0)) or last
         best: Proposal | None = None
-        for damping in dict.fromkeys(max(damping, least) for damping in (_FACTOR * last, last, last / _FACTOR)):
+        # The last one is first: it stays where all of them do the same.
+        for damping in dict.fromkeys(max(damping, least) for damping in (last, _FACTOR * last, last / _FACTOR)):
             proposal = _proposal(start, model, rate, damping, rounding)
             proposal.loss_after = start.loss_after(proposal.step)
             if best is None or proposal.loss_after < (math.inf if best.loss_after is None else best.loss_after):
@@ -116,7 +117,8 @@ class SaddleFreeNewton(Optimizer):
         return best
 
     def _judge(self, start: Start, proposal: Proposal, actual_decrease: float) -> tuple[bool, str]:
-        if self.adaptive and actual_decrease < 0:
+        rounding = 10 * float(np.finfo(start.objective.dtype).eps) * abs(start.loss)
+        if self.adaptive and actual_decrease < -rounding:
             return False, "No damping that was tried lowers the loss; the next step tries larger ones."
         return True, ""
 

@@ -13,8 +13,8 @@ from ..krylov.lanczos import check_count
 from .batch_shift import batch_shift
 from .evaluation import Matrix, Start, check_matrix, make_matrix
 from .krylov_model import KrylovModel, krylov_model
-from .momentum import ZERO_GRADIENT, forgotten, momentum_step
-from .optimizer import Optimizer, Proposal, check_number
+from .momentum import forgotten, momentum_step
+from .optimizer import NO_GRADIENT, Optimizer, Proposal, check_number, check_seed
 from .parameters import FirstOrderMethod, heavy_ball_parameters, known_positive, nesterov_parameters
 
 _MEASURED = ("learning_rate", "momentum", "largest", "smallest", "batch_shift", "bound")
@@ -107,7 +107,7 @@ class SpectralSchedule(Optimizer):
         if start_at not in ("random", "gradient"):
             raise ValueError(f"The argument start_at is {start_at!r}, but must be 'random' or 'gradient'.")
         self.nesterov, self.batch_correction, self.start_at = bool(nesterov), bool(batch_correction), start_at
-        self.seed, self.evaluate = int(seed), bool(evaluate)
+        self.seed, self.evaluate = check_seed(seed), bool(evaluate)
         self._evaluates = self.evaluate
 
     def _propose(self, start: Start) -> Proposal:
@@ -120,7 +120,7 @@ class SpectralSchedule(Optimizer):
         eta, beta = now["learning_rate"], now["momentum"]
         step, changes = momentum_step(start, eta, beta, nesterov=self.nesterov)
         if start.gradient_norm == 0 and start.norm(step) == 0:
-            message = " ".join(part for part in (message, ZERO_GRADIENT) if part)
+            message = " ".join(part for part in (message, NO_GRADIENT) if part)
         details = {name: now[name] for name in _MEASURED[1:]}
         return Proposal(
             step, state={**measured, **changes}, rejected_state={**measured, **forgotten(start, changes), "learning_rate": eta / 2},
@@ -130,7 +130,7 @@ class SpectralSchedule(Optimizer):
     def _measured(self, start: Start) -> tuple[dict[str, Any], str]:
         """New entries of the state, and a message."""
         operator = start.operator(self.matrix)
-        model = krylov_model(operator, self._first_vector(start), self.num_steps)
+        model = krylov_model(operator, self._first_vector(start), self.num_steps, test_symmetry=callable(self.matrix))
         values, residuals = model.values, model.residual_norms
         floor = 4 * math.sqrt(len(values)) * float(np.finfo(operator.dtype).eps) * float(np.abs(values).max())
         positive = known_positive(values, residuals, floor)

@@ -112,7 +112,7 @@ def solve_diagonal(values: np.ndarray, coefficients: np.ndarray, region: Region)
     region : Region
         `Ball` or `Cubic`.
     """
-    size = float(np.linalg.norm(coefficients))
+    size = math.hypot(*coefficients)  # no squares that overflow or underflow
     c = np.where(np.abs(coefficients) > _ROUNDING * size, coefficients, 0.0)
     least = max(0.0, -float(values[0]))
     gaps = values + least
@@ -125,7 +125,7 @@ def solve_diagonal(values: np.ndarray, coefficients: np.ndarray, region: Region)
 
     if not np.any(gaps[seen] <= 0.0):  # the equation has a limit at the lower end
         step = step_at(0.0)
-        norm, wanted = float(np.linalg.norm(step)), region.norm_at(least)
+        norm, wanted = math.hypot(*step), region.norm_at(least)
         if least == 0.0 and region.interior(norm):
             return DiagonalStep(step, 0.0, False)
         if least > 0.0 and norm <= wanted:
@@ -137,7 +137,7 @@ def solve_diagonal(values: np.ndarray, coefficients: np.ndarray, region: Region)
 
     def excess(logarithm: float) -> float:
         distance = math.exp(logarithm)
-        return math.log(float(np.linalg.norm(step_at(distance)))) - math.log(region.norm_at(least + distance))
+        return math.log(math.hypot(*step_at(distance))) - math.log(region.norm_at(least + distance))
 
     high = math.log(region.largest_shift(size)) + 1e-6
     low = high + math.log(_ROUNDING)

@@ -7,9 +7,9 @@ from typing import ClassVar, Literal, get_args
 
 from ..backends import Array
 from ..krylov.lanczos import check_count
-from .diagonal_curvature import NO_GRADIENT, check_betas, check_seed, drawn_diagonal, hutchinson_diagonal
+from .diagonal_curvature import check_betas, drawn_diagonal, hutchinson_diagonal
 from .evaluation import Start
-from .optimizer import Optimizer, Proposal, Rate, check_number, rate_at
+from .optimizer import NO_GRADIENT, Optimizer, Proposal, Rate, check_number, check_seed, checked_rate, rate_at
 
 Estimator = Literal["gnb", "hutchinson"]
 _GAMMA = {"gnb": 0.05, "hutchinson": 0.01}
@@ -93,10 +93,9 @@ class Sophia(Optimizer):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        rate_at(learning_rate, 0)
         if estimator not in get_args(Estimator):
             raise ValueError(f"The argument estimator is {estimator!r}, but must be 'gnb' or 'hutchinson'.")
-        self.learning_rate, self.estimator = learning_rate, estimator
+        self.learning_rate, self.estimator = checked_rate(learning_rate), estimator
         self.betas, self.eps = check_betas(betas), check_number("eps", eps, positive=True)
         self.gamma = check_number("gamma", _GAMMA[estimator] if gamma is None else gamma, positive=True)
         self.weight_decay = check_number("weight_decay", weight_decay)
@@ -115,7 +114,7 @@ class Sophia(Optimizer):
         assert curvature is not None
         ratio = mean / (self.gamma * curvature).clip(self.eps, None)
         step = -rate * ratio.clip(-1.0, 1.0)
-        still = start.norm(step) == 0
+        still = rate > 0 and start.norm(step) == 0
         if self.weight_decay:
             step = step - rate * self.weight_decay * start.theta
         return Proposal(

@@ -14,6 +14,7 @@ import numpy as np
 from ..backends import Array
 from ..krylov.eigen_result import EigenResult
 from ..krylov.eigsh import eigsh
+from ..krylov.errors import NotHermitianError
 from ..krylov.lanczos import check_count
 from ..operators import LinearOperator, aslinearoperator, require_hermitian
 from .krylov_space import KrylovSpace
@@ -180,10 +181,11 @@ def minimise(
     indefinite = candidate.size < operator.shape[0] and not operator.positive_semidefinite
     if indefinite and (hard_case == "always" or (hard_case == "auto" and (invariant or num_steps is None))):
         search_tol = min(tol, _ROUGH[1])
-        found = _lowest(space, search_tol, candidate.multiplier, search_limit)
-        lowest, norm = float(found.eigenvalues[0]), found.norm_estimate
-        converged = converged and bool(found.converged[0])
-        if lowest + candidate.multiplier < -max(_NEGATIVE, 20 * operator.unit_rounding) * norm:
+        found = _searched(space, search_tol, candidate.multiplier, search_limit)
+        converged = converged and found is not None and bool(found.converged[0])
+        lowest = math.nan if found is None else float(found.eigenvalues[0])
+        norm = 0.0 if found is None else found.norm_estimate
+        if found is not None and lowest + candidate.multiplier < -max(_NEGATIVE, 20 * operator.unit_rounding) * norm:
             extended = _beside(space, candidate.size, found.eigenvectors[:, 0], region, invariant)
             converged = False
             if extended is not None:
@@ -214,6 +216,16 @@ def _in_space(space: KrylovSpace, size: int, region: Region) -> _Candidate:
 
 def _model(values: np.ndarray, gradient: np.ndarray, step: np.ndarray, region: Region) -> float:
     return float(gradient @ step + 0.5 * (values @ step**2)) + region.penalty(float(np.linalg.norm(step)))
+
+
+def _searched(space: KrylovSpace, tol: float, multiplier: float, limit: int | None) -> EigenResult | None:
+    """The lowest eigenpair; None where the products of a symmetric operator are rounding, which proves no negative curvature."""
+    try:
+        return _lowest(space, tol, multiplier, limit)
+    except NotHermitianError:
+        if space.test_symmetry:
+            raise
+        return None
 
 
 def _lowest(space: KrylovSpace, tol: float, multiplier: float, limit: int | None) -> EigenResult:

@@ -146,7 +146,7 @@ def test_kernels_in_one_and_three_axes():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"learning_rate": -1.0}, "must be positive"), ({"betas": (0.9,)}, "two numbers"), ({"betas": (0.9, 1.0)}, "below 1"),
+        ({"learning_rate": -1.0}, "must be finite and positive"), ({"betas": (0.9,)}, "two numbers"), ({"betas": (0.9, 1.0)}, "below 1"),
         ({"eps": -1e-3}, "argument eps"), ({"hessian_power": 1.5}, "between 0 and 1"), ({"num_samples": 0}, "num_samples"),
         ({"refresh_every": 0}, "refresh_every"), ({"matrix": "hesse"}, "argument matrix"), ({"seed": -1}, "argument seed"),
         ({"weight_decay": np.nan}, "weight_decay"),

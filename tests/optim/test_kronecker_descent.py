@@ -391,7 +391,7 @@ def test_a_model_with_other_layers_is_refused():
         ({"others": "none"}, "argument others"), ({"factor_decay": 1.0}, "factor_decay"), ({"inverse_every": 0}, "inverse_every"),
         ({"norm_constraint": 0.0}, "norm_constraint"), ({"kind": "ekfac", "factored_damping": True}, "factored_damping"),
         ({"damping": 0.0, "adapt_damping": True}, "adapt_damping"), ({"fisher": "exact", "num_samples": 2}, "num_samples"),
-        ({"seed": True}, "argument seed"), ({"learning_rate": 0.0}, "must be positive"),
+        ({"seed": True}, "argument seed"), ({"learning_rate": 0.0}, "learning_rate is 0.0, but must be finite and positive"),
     ],
 )  # fmt: skip
 def test_wrong_settings_are_said(options, words):

@@ -127,8 +127,8 @@ def test_bad_arguments():
         Averaged().step("objective", theta)
     with pytest.raises(ValueError, match="same model"):
         Averaged().step(obj, theta, curvature="data")
-    with pytest.raises(ValueError, match=r"learning rate of step 0 is 0\.0"):
-        Averaged(learning_rate=0.0).step(obj, theta)
+    with pytest.raises(ValueError, match=r"learning rate of step 0 is -1\.0"):
+        Averaged(learning_rate=-1.0).step(obj, theta)
     with pytest.raises(ValueError, match="noise is -1"):
         Averaged(noise=-1)
     assert repr(Averaged(learning_rate=rate)) == "Averaged(learning_rate='rate', noise=0.0, seed=0)"

@@ -116,7 +116,7 @@ def test_the_defaults_are_those_of_the_paper():
     ("options", "words"),
     [
         ({"estimator": "fisher"}, "'gnb' or 'hutchinson'"), ({"gamma": 0.0}, "argument gamma"), ({"eps": 0.0}, "argument eps"),
-        ({"betas": 0.9}, "two numbers"), ({"betas": (-0.1, 0.9)}, "at least zero"), ({"learning_rate": np.inf}, "must be positive"),
+        ({"betas": 0.9}, "two numbers"), ({"betas": (-0.1, 0.9)}, "at least zero"), ({"learning_rate": np.inf}, "finite and positive"),
         ({"num_samples": 1.5}, "num_samples"), ({"seed": 0.5}, "argument seed"),
     ],
 )  # fmt: skip
