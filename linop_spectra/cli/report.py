@@ -97,7 +97,7 @@ def planned(work: Work) -> list[tuple[Section, Compute, int, bool]]:
 
 
 def _class_weight(work: Work) -> int:
-    """About how many products the class structure takes: H - G, B2, and three quarters of one for each pair of classes."""
+    """About how many products the class structure takes: H - G, B2, and a fifth of one for each pair of classes."""
     objective = work.objective
     if objective is None or not work.extent.classes:
         return 1
@@ -105,7 +105,7 @@ def _class_weight(work: Work) -> int:
         classes = objective.class_structure().num_classes
     except (TypeError, ValueError):
         return 1
-    return 2 * work.probes * work.more_steps + (classes**2 + classes) * 3 // 4 * (classes <= MOST_CLASSES) + 10
+    return 2 * work.probes * work.more_steps + (classes**2 + classes) // 5 * (classes <= MOST_CLASSES) + 10
 
 
 def measure(work: Work, progress: Progress) -> tuple[list[Section], bool]:

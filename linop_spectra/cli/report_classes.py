@@ -15,7 +15,7 @@ from .report_page import Section
 from .report_work import Work, portion
 
 MOST_CLASSES = 20
-"""Classes up to which the means of all pairs are measured: each pair is a product with the Jacobian and one with its transpose."""
+"""Classes up to which the means of all pairs are measured: each pair is a product with the transposed Jacobian."""
 _TOP = 12
 _RUNS = 0.97
 """Share of the section that the spectra take."""
@@ -103,8 +103,8 @@ def _show(work: Work, section: Section, found: Any, structure: Any) -> None:
     )
     section.table(
         "decomposition", ("matrix", "trace", "low", "high", "share of the trace of G", "smallest", "largest", "how"), rows,
-        f"Spectra of H and its parts: {found.num_matvecs:,} products, and {found.num_marker_products:,} with the Jacobian and its "
-        "transpose for the inner products of the means",
+        f"Spectra of H and its parts: {found.num_matvecs:,} products, and {found.num_marker_products:,} with the transposed Jacobian for "
+        "the inner products of the means",
     )  # fmt: skip
     columns = {found.titles.get(name, name): found[name].nodes[::-1] for name in ("hessian", "ggn")}
     columns |= {f"{name}, inner products": values[::-1] for name, values in found.markers.items()}

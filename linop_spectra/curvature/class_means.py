@@ -1,7 +1,8 @@
 r"""Means of gradients over classes and pairs of classes, as linear maps of the outputs of all examples.
 
 With :math:`g_{i,c'} = J_i^\top (e_{c'} - p_i)` every mean is :math:`J^\top` of weights in output space, and its inner product with a vector
-`v` follows from :math:`J v`. So no mean is ever stored to compute with another one.
+`v` follows from :math:`J v`. So no mean needs to be stored to compute with another one; where all of them fit a quarter of the memory
+budget, one matrix product of them takes the place of that.
 """
 
 from __future__ import annotations
@@ -13,12 +14,18 @@ import numpy as np
 from scipy import sparse
 
 from .._memory import format_bytes
-from ..backends import Array
-from .classification import Classification
+from ..backends import Array, to_numpy
+from .class_batches import sorted_by_class
+from .classification import Classification, read_classes
 from .output_space import OutputSpace
 
 if TYPE_CHECKING:
     from .objective import Objective
+
+_KEPT_SHARE = 0.25
+"""Of the memory budget, for vectors whose inner products are wanted."""
+_COLUMNS = 1 << 16
+"""Entries of each that are copied to double precision at a time."""
 
 
 class ClassMeans:
@@ -46,7 +53,7 @@ class ClassMeans:
     """
 
     def __init__(self, objective: Objective, classification: Classification) -> None:
-        self.objective = objective
+        self.objective, self._classification = objective, classification
         self.probabilities, self.targets = classification.probabilities, classification.targets
         self.num_classes = classes = classification.num_classes
         self.space = OutputSpace(objective, classification.sizes, classification.places)
@@ -122,6 +129,8 @@ class ClassMeans:
     def gram_of_classes(self) -> np.ndarray:
         """Inner products of the class means, shape (num_classes, num_classes)."""
         classes, rows = self.num_classes, self.class_rows()
+        if self._fit(classes):
+            return _gram(self._in_few_batches().combinations(range(classes), rows))
         gram = np.empty((classes, classes))
         for first in range(0, classes, self.space.block):
             block = range(first, min(first + self.space.block, classes))
@@ -129,6 +138,11 @@ class ClassMeans:
             for c, outputs in zip(block, self.space.push(vectors.T), strict=True):
                 gram[:, c] = self.of_classes(self.of_pairs(self.forms(outputs)))
         return (gram + gram.T) / 2
+
+    def _fit(self, count: int) -> bool:
+        """Whether so many vectors fit memory together: then their inner products need no Jacobian."""
+        functions = self.objective.functions
+        return count * functions.num_parameters * functions.dtype.itemsize <= _KEPT_SHARE * functions.memory_budget
 
     def gram_of_pairs(self) -> np.ndarray:
         """Inner products of the cross-class means, shape (num_classes**2, num_classes**2), in the order of (c, c')."""
@@ -141,16 +155,44 @@ class ClassMeans:
             )
         pairs = np.argwhere(self.pair_weights > 0)
         gram = np.zeros((classes**2, classes**2))
+        if self._fit(len(pairs)):
+            places = pairs[:, 0] * classes + pairs[:, 1]
+            gram[np.ix_(places, places)] = _gram(self._in_few_batches()._of_pairs(pairs))
+            return gram
         for first in range(0, len(pairs), self.space.block):
             block = pairs[first : first + self.space.block]
-            rows = np.zeros((len(block), classes))
-            rows[np.arange(len(block)), block[:, 1]] = 1 / self.pair_weights[block[:, 0], block[:, 1]]
-            vectors = self.combinations(block[:, 0].tolist(), rows)
+            vectors = self._of_pairs(block)
             for (c, other), outputs in zip(block, self.space.push(vectors.T), strict=True):
                 gram[:, c * classes + other] = self.of_pairs(self.forms(outputs)).reshape(-1)
         gram += gram.T.copy()
         gram /= 2
         return gram
+
+    def _in_few_batches(self) -> ClassMeans:
+        """The same means from batches of few classes each, for as long as vectors are taken from them; else the means themselves."""
+        objective = sorted_by_class(self.objective, self._classification)
+        if objective is None:
+            return self
+        means = ClassMeans(objective, read_classes(objective))
+        # A loss that weights examples by what else is in their batch is another one on other batches.
+        difference = np.abs(means.pair_weights - self.pair_weights).max()
+        return means if difference <= np.sqrt(objective.functions.unit_rounding) * self.pair_weights.max() else self
+
+    def _of_pairs(self, pairs: np.ndarray) -> Array:
+        """The means ``g_{c,c'}`` of these pairs, shape (pairs, num_parameters)."""
+        rows = np.zeros((len(pairs), self.num_classes))
+        rows[np.arange(len(pairs)), pairs[:, 1]] = 1 / self.pair_weights[pairs[:, 0], pairs[:, 1]]
+        return self.combinations(pairs[:, 0].tolist(), rows)
+
+
+def _gram(vectors: Array) -> np.ndarray:
+    """Inner products of rows, in double precision."""
+    count, n = vectors.shape
+    gram = np.zeros((count, count))
+    for first in range(0, n, _COLUMNS):
+        columns = np.asarray(to_numpy(vectors[:, first : first + _COLUMNS]), dtype=np.float64)
+        gram += columns @ columns.T
+    return gram
 
 
 def off_diagonal(matrix: np.ndarray) -> np.ndarray:

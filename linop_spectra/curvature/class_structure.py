@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 Coefficients = Callable[[np.ndarray, np.ndarray], np.ndarray]
 _GRAM_PARTS = ("A1", "A2", "B1")
+_PARTS = (*_GRAM_PARTS, "B2")
 
 
 class ClassStructure:
@@ -48,7 +49,8 @@ class ClassStructure:
 
     Made by `Objective.class_structure`. All parts are positive semidefinite operators, and
     ``A1 + A2 + B1 + B2`` is the Gauss-Newton matrix of the loss (of `Objective.ggn` without its weight decay). They share the linearised
-    batches. Nothing of the size of all means of pairs of classes (num_classes**2 * num_parameters numbers) is ever stored.
+    batches. The means of all pairs of classes (num_classes**2 * num_parameters numbers) are stored only while their Gram matrix is made,
+    and only where they fit a quarter of the memory budget.
 
     Parameters
     ----------
@@ -102,25 +104,59 @@ class ClassStructure:
     @cached_property
     def A1(self) -> OutputSpaceOperator:
         """Second moment of the class means :math:`g_c`; its rank is at most the number of classes."""
-        others = 1 - np.eye(self.num_classes)
-        return self._operator("A1", lambda forms, pairs: self._means.spread(others * self._means.of_classes(pairs)[:, None]))
+        return self.sum_of("A1")
 
     @cached_property
     def A2(self) -> OutputSpaceOperator:
         """Second moment of the means :math:`g_{c,c}` towards the right class, of the same range as `A1`."""
-        return self._operator("A2", lambda forms, pairs: self._means.spread(np.diag(np.diag(pairs))))
+        return self.sum_of("A2")
 
     @cached_property
     def B1(self) -> OutputSpaceOperator:
         """Spread of the cross-class means :math:`g_{c,c'}` around the class means :math:`g_c`."""
-        return self._operator(
-            "B1", lambda forms, pairs: self._means.spread(off_diagonal(pairs - self._means.of_classes(pairs)[:, None]))
-        )
+        return self.sum_of("B1")
 
     @cached_property
     def B2(self) -> OutputSpaceOperator:
         """Spread of the examples' gradients around the cross-class means."""
-        return self._operator("B2", lambda forms, pairs: forms - self._means.spread(pairs))
+        return self.sum_of("B2")
+
+    def sum_of(self, parts: str) -> OutputSpaceOperator:
+        """A sum of parts as one operator, whose product costs as much as that of one part.
+
+        Parameters
+        ----------
+        parts : str
+            Any of A1, A2, B1 and B2, as in ``"A1+A2"``.
+
+        Returns
+        -------
+        OutputSpaceOperator
+            Shape (num_parameters, num_parameters).
+
+        Raises
+        ------
+        ValueError
+            When a part is none of the four, or comes twice.
+        """
+        chosen = self._parts(parts, _PARTS)
+        means, others = self._means, off_diagonal(np.ones((self.num_classes, self.num_classes)))
+
+        def coefficients(forms: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+            of_pairs = np.zeros_like(pairs)
+            if "A1" in chosen or "B1" in chosen:
+                of_classes = others * means.of_classes(pairs)[:, None]
+                of_pairs += of_classes * ("A1" in chosen) + (off_diagonal(pairs) - of_classes) * ("B1" in chosen)
+            if "A2" in chosen:
+                of_pairs += np.diag(np.diag(pairs))
+            if "B2" in chosen:
+                return forms + means.spread(of_pairs - pairs)
+            return means.spread(of_pairs)
+
+        def remake(small: Objective) -> OutputSpaceOperator:
+            return small.class_structure().sum_of(parts)
+
+        return OutputSpaceOperator(means.space, self._kernel(coefficients), parts, remake)
 
     def B2_class(self, c: int, other: int | None = None) -> OutputSpaceOperator:
         r"""The part of `B2` that comes from the examples of one class.
@@ -152,13 +188,6 @@ class ClassStructure:
             return np.where(chosen, forms - self._means.spread(pairs), 0.0)
 
         return OutputSpaceOperator(self._means.space, self._kernel(coefficients), name, remake, active)
-
-    def _operator(self, name: str, coefficients: Coefficients) -> OutputSpaceOperator:
-        def remake(small: Objective) -> OutputSpaceOperator:
-            operator: OutputSpaceOperator = getattr(small.class_structure(), name)
-            return operator
-
-        return OutputSpaceOperator(self._means.space, self._kernel(coefficients), name, remake)
 
     def _kernel(self, coefficients: Coefficients) -> Callable[[np.ndarray], np.ndarray]:
         """The sum over (i, c') of ``w y g`` in output space, where `y` follows from all ``<g, v>`` and their means over pairs."""
@@ -199,7 +228,8 @@ class ClassStructure:
     def gram(self, parts: str) -> np.ndarray:
         """Gram matrix of the vectors whose outer products add up to some of the parts: its nonzero eigenvalues are theirs.
 
-        The inner products are streamed: block by block, means go back through the transposed Jacobian and forward again.
+        Where all vectors fit a quarter of the memory budget, they come from one product with the transposed Jacobian each, over the
+        examples of their class. Otherwise the inner products are streamed: block by block, means go back and forward again.
 
         Parameters
         ----------
@@ -210,8 +240,9 @@ class ClassStructure:
         -------
         numpy.ndarray
             Float64. Without B1 of shape (num_classes, num_classes), from one vector for each class, at the cost of num_classes
-            products with the Jacobian and as many with its transpose. With B1 of shape (num_classes**2, num_classes**2), row
-            ``c * num_classes + c'`` for the pair of classes (with zeros where a pair has no part), at the cost of num_classes**2 of either.
+            products with the transposed Jacobian, and as many with the Jacobian where it is streamed. With B1 of shape
+            (num_classes**2, num_classes**2), row ``c * num_classes + c'`` for the pair of classes (with zeros where a pair has no part),
+            at the cost of num_classes**2 of them.
 
         Raises
         ------
@@ -220,7 +251,7 @@ class ClassStructure:
         MemoryError
             When the matrix does not fit the objective's memory budget.
         """
-        chosen = self._parts(parts)
+        chosen = self._parts(parts, _GRAM_PARTS)
         if "B1" not in chosen:
             # A2 as multiples of the class means, because w_c g_c = - w_{c,c} g_{c,c}.
             towards_own = divide(self.class_weights, np.sqrt(np.diag(self.cross_class_weights)))
@@ -263,12 +294,13 @@ class ClassStructure:
     def _gram_of_pairs(self) -> np.ndarray:
         return self._means.gram_of_pairs()
 
-    def _parts(self, parts: str) -> set[str]:
+    def _parts(self, parts: str, allowed: tuple[str, ...]) -> set[str]:
         chosen = [part.strip() for part in parts.split("+")] if isinstance(parts, str) else []
-        if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(_GRAM_PARTS):
+        if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(allowed):
+            why = "" if "B2" in allowed else "; B2 has a vector for each example, so take its spectrum from the operator"
             raise ValueError(
-                f"The argument parts is {parts!r}, but must be a sum of some of A1, A2 and B1, such as 'A1+A2+B1'; B2 has a vector for "
-                "each example, so take its spectrum from the operator."
+                f"The argument parts is {parts!r}, but must be a sum of some of {', '.join(allowed[:-1])} and {allowed[-1]}, such as "
+                f"'{'+'.join(allowed)}'{why}."
             )
         return set(chosen)
 

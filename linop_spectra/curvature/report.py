@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
-
-import numpy as np
 
 from .._progress import Progress
 from ..krylov import LanczosResult
@@ -18,17 +15,15 @@ from ..results import PathLike, html_table, write_atomically
 from ..spectra import SpectralDensity
 from .matrices import HessianOperator
 from .meter import Meter
-from .metrics.batch_statistics import DIRECTIONS, BatchStatistics, measure_batches
-from .metrics.batches import BatchSet
-from .metrics.catalogue import EXTRA, OWN_PRODUCTS, SHARED, Context, Measure, simple_noise_scale, slopes_of
-from .metrics.layers import LayerRow, layer_table, print_layers
+from .metrics.batch_statistics import DIRECTIONS, BatchStatistics, Slopes, effects_of, measure_batches
+from .metrics.batches import BatchSet, in_parts
+from .metrics.catalogue import EXTRA, NOT_SAMPLED, OWN_PRODUCTS, SHARED, Context, Measure, simple_noise_scale, slopes_of
+from .metrics.influence import KNOWN, BatchInfluence, standard_error
+from .metrics.layers import LayerRow, layer_table, layers_of, print_layers, trace_of
 from .metrics.metric import Metric, plain
 from .metrics.shared_run import SharedRun
 from .metrics.source import positive, require_objective
 from .objective import Objective
-
-PARTS = 16
-"""Random parts that data in a single batch are cut into."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,7 +35,7 @@ class CurvatureReport(Mapping[str, Metric]):
     metrics : dict of str to Metric
         What was measured.
     omitted : dict of str to str
-        What was not, and why.
+        What was not, and why; ``"sampling of NAME"`` for a metric whose interval lacks the sampling of the data that was asked for.
     layers : tuple of LayerRow
         The table of layers; empty where the run kept no vectors.
     batches : BatchStatistics or None
@@ -135,9 +130,12 @@ class CurvatureReport(Mapping[str, Metric]):
         return f"CurvatureReport({len(self)} metrics, num_matvecs={self.num_matvecs})"
 
     def _repr_html_(self) -> str:
-        return html_table(
-            [(name, f"{value} ({interval}) {unit if unit != '1' else ''}".strip()) for name, value, interval, unit, *_ in self.rows()]
-        )
+        from html import escape
+
+        rows = [(name, f"{value} ({interval}) {unit if unit != '1' else ''}".strip()) for name, value, interval, unit, *_ in self.rows()]
+        rows += [(name, f"left out: {why}") for name, why in self.omitted.items()]
+        tables = [print_layers(self.layers)] * bool(self.layers) + [str(self.batches)] * (self.batches is not None)
+        return html_table(rows) + "".join(f"<pre>{escape(table)}</pre>" for table in tables)
 
 
 def curvature_report(
@@ -173,13 +171,13 @@ def curvature_report(
     extra : sequence of str or "all"
         What costs more: ``"residual_ratio"`` (16 products), ``"adaptive_sharpness"`` (a run of its own), ``"curvature_noise_scale"`` (5),
         ``"fisher_rao_norm"`` (1), ``"trace_ratio"`` (64), ``"laplace"`` (a run with the Gauss-Newton matrix), ``"logits"`` (a kernel of
-        some examples), ``"goldilocks_planes"`` (40). What does not apply to the objective is in ``.omitted``, with the reason.
+        some examples), ``"goldilocks_planes"`` (40), ``"negative_mass"`` (nothing, but with `sampling` nine more spectra). What does not
+        apply to the objective is in ``.omitted``, with the reason.
     sampling : bool
-        Whether intervals also hold what the choice of the data would change, from the scatter of the batches, where that is known to
-        first order: loss, gradient norm, curvature along the gradient, extreme eigenvalues (with their bias), and sums over the spectrum.
+        Whether intervals also hold what the choice of the data would change, from the scatter of the batches; see the notes.
     batches : bool
         Whether to measure the variances over batches, which costs ``num_probes + 3`` products, at least 7. Data in a single batch are cut
-        into 16 random parts.
+        into 16 random parts, for this and for `sampling`.
     radius : float
         Of the balls and of the noise for the sharpness measures, in units of the parameters.
     prior_precision : float
@@ -211,6 +209,14 @@ def curvature_report(
     all P directions is next to nothing. P / kappa is about the number of directions that the noise lives in. The model of isotropic
     noise, for which kappa is one, does not hold there; the table by batch size therefore takes the variances along the eigenvectors.
 
+    With ``sampling=True`` every metric and the trace of every layer carries ``sampling_error``, ``bias`` and ``num_examples``, from the
+    influence of each batch, to first order and with Student's t over the batches: 8 to 32 products more, and as many as there are
+    eigenvalues above the gap of ``gradient_overlap``. Those of `extra` are measured again without groups of the batches, nine times the
+    products on top, but ``fisher_rao_norm`` and ``laplace``, which are cheap. Exceptions are ``negative_mass``, unless it is among
+    `extra`, and ``laplace_prior_precision``, the best of a list. Variances over batches, ``shrinkage``, ``kappa``, noise scales and the
+    clustering of logits have standard errors by a jackknife, which are the sampling already. Where few data meet a ratio far from linear
+    in the Hessian, intervals to first order are too short: see `linop_spectra.curvature.metrics.sums`.
+
     Examples
     --------
     >>> import torch, linop_spectra as ls
@@ -230,7 +236,9 @@ def curvature_report(
     n = objective.num_parameters
     probes = (4 if n < 100_000 else 1) if num_probes == "auto" else check_count("num_probes", num_probes)
     steps = min(48, n) if num_steps is None else min(check_count("num_steps", num_steps), n)
-    plan = [(probes + 1) * steps, (max(probes, DIRECTIONS) + 3) * batches, *(EXTRA[name][1] for name in names)]
+    own_batches = batches and matrix == "hessian"
+    along = (max(probes, DIRECTIONS) + 3) * own_batches + (KNOWN + (not own_batches) * (probes + 3)) * sampling
+    plan = [(probes + 1) * steps, along, *(EXTRA[name][1] + EXTRA[name][2] * sampling for name in names)]
     with Meter(progress, plan, "curvature report") as meter:
         shared = SharedRun.of(
             objective,
@@ -242,31 +250,35 @@ def curvature_report(
             time_budget=time_budget,
             progress=meter.part(0),
         )
-        context = Context(shared, seed, radius, prior_precision, memory_budget)
         found: dict[str, Metric] = {}
         omitted: dict[str, str] = {}
+        parts = _parts(objective, seed, omitted, batches=batches, sampling=sampling)
+        context = Context(
+            shared, seed, radius, prior_precision, memory_budget, parts if batches else None, parts.whole if parts and sampling else None
+        )
         for name, measure in SHARED.items():
             _measure(name, measure, context, found, omitted)
-        statistics = None
+        slopes = _slopes(context) if context.sampled is not None else {}
+        statistics = _statistics(context, slopes, omitted, meter.part(1))
+        if statistics is not None:
+            found.update(statistics.metrics())
         if batches:
-            try:
-                statistics = _batch_statistics(context, meter.part(1))
-                found.update(statistics.metrics())
-            except (ValueError, TypeError, MemoryError) as error:
-                omitted["hessian_variance"] = str(error)
-            _measure("gradient_noise_scale", simple_noise_scale, dataclasses.replace(context, batches=statistics), found, omitted)
+            _measure("gradient_noise_scale", simple_noise_scale, context, found, omitted)
+        effects, spent = _effects(context, slopes, statistics, parts, found, omitted, meter.part(1))
         meter.finish(1)
         for index, name in enumerate(names, start=2):
             _measure(name, EXTRA[name][0], context, found, omitted)
             meter.finish(index)
-        if sampling:
-            found = _with_sampling(found, statistics, omitted)
         try:
             layers = layer_table(shared)
         except ValueError as error:
             layers, omitted["layers"] = (), str(error)
-    spent = shared.num_matvecs + sum(metric.num_matvecs for name, metric in found.items() if name in OWN_PRODUCTS)
-    spent += 0 if statistics is None else round(statistics.num_matvecs / statistics.num_batches)
+    if parts is not None and effects:
+        carried = {name: _carry(metric, effects, parts) for name, metric in found.items()}
+        found, layers = carried, tuple(dataclasses.replace(row, trace=_carry(row.trace, effects, parts)) for row in layers)
+        omitted |= {f"sampling of {name}": why for name, why in NOT_SAMPLED.items() if name in found and not found[name].num_examples}
+    spent += shared.num_matvecs + sum(metric.num_matvecs for name, metric in found.items() if name in OWN_PRODUCTS)
+    spent += found["negative_mass"].num_matvecs - shared.density.num_matvecs if "negative_mass" in found else 0
     details = {
         "matrix": matrix, "num_parameters": n, "num_examples": objective.num_examples, "num_steps": shared.density.num_steps,
         "num_probes": shared.density.num_probes, "seed": seed, "dtype": str(objective.dtype), "status": shared.density.status,
@@ -282,46 +294,75 @@ def _measure(name: str, measure: Measure, context: Context, found: dict[str, Met
     try:
         own = measure(context)
     except (ValueError, TypeError, MemoryError, ArithmeticError, RuntimeError) as error:
-        omitted[name] = str(error)  # one measure that fails does not take the others, which are paid for, with it
+        # One measure that fails does not take the others, which are paid for, with it.
+        if context.sampled is None:
+            omitted[name] = str(error)
+            return
+        # Where only its sampling fails, the metric is there all the same.
+        _measure(name, measure, dataclasses.replace(context, sampled=None), found, omitted)
+        if name not in omitted:
+            omitted[f"sampling of {name}"] = str(error)
         return
     found.update(own if isinstance(own, Mapping) else {name: own.with_changes(name=name)})
 
 
-def _batch_statistics(context: Context, progress: Progress) -> BatchStatistics:
-    shared = context.shared
-    if not isinstance(shared.operator, HessianOperator):
-        raise ValueError("Variances over batches are those of the Hessian; ask for matrix='hessian'.")
-    objective = context.objective
-    parts = BatchSet.of(in_parts(objective, context.seed), "Hessian variance")
-    return measure_batches(shared, parts, slopes=slopes_of(context), memory_budget=context.memory_budget, progress=progress)
+def _parts(objective: Objective, seed: int, omitted: dict[str, str], *, batches: bool, sampling: bool) -> BatchSet | None:
+    """The batches that variances and sampling are by; None where there are none, and why."""
+    if not batches and not sampling:
+        return None
+    try:
+        return BatchSet.of(in_parts(objective, seed), "Hessian variance" if batches else "sampling of the data")
+    except ValueError as error:
+        omitted |= {name: str(error) for name, asked in (("hessian_variance", batches), ("sampling", sampling)) if asked}
+        return None
 
 
-def in_parts(objective: Objective, seed: int, count: int = PARTS) -> Objective:
-    """The same objective with a single batch cut into random parts; others, and batches that cannot be cut, are left as they are."""
-    functions, whole = objective.functions, list(objective.batches())
-    size = objective.num_examples
-    if len(whole) != 1 or size < 2 * count or functions.example_refusal is not None:
-        return objective
-    order = np.random.default_rng(seed).permutation(size)
-    parts = [functions.take(whole[0], np.sort(indices)) for indices in np.array_split(order, count)]
-    if any(part is None for part in parts):
-        return objective
-    return dataclasses.replace(objective, data=functions.sequence(parts))
+def _slopes(context: Context) -> Slopes:
+    """What the choice of the data does to metrics and to the traces of layers, by name."""
+    layers = layers_of(context.objective)
+    return {**slopes_of(context), **{trace_of(name): lambda data, own=own: data.block(own) for name, own in layers.items()}}  # type: ignore[misc]
 
 
-def _with_sampling(found: dict[str, Metric], statistics: BatchStatistics | None, omitted: dict[str, str]) -> dict[str, Metric]:
-    if statistics is None:
-        omitted["sampling"] = omitted.get("hessian_variance", "There are no statistics of batches (batches=False).")
-        return found
-    degrees = float(statistics.num_batches - 1)
-    out = dict(found)
-    known = {**statistics.sampling, "loss": (statistics.loss.sampling_error, 0.0)}
-    end = max(("smallest_eigenvalue", "largest_eigenvalue"), key=lambda name: abs(found[name].value))
-    known["spectral_norm"] = (known[end][0], math.copysign(known[end][1], found[end].value * known[end][1]))
-    if "learning_rate_cap" in found:
-        slope = -2 / found["largest_eigenvalue"].value ** 2
-        known["learning_rate_cap"] = (abs(slope) * known["largest_eigenvalue"][0], slope * known["largest_eigenvalue"][1])
-    for name, (error, bias) in known.items():
-        if name in out:
-            out[name] = out[name].with_changes(sampling_error=error, sampling_degrees=degrees, bias=bias)
-    return out
+def _statistics(context: Context, slopes: Slopes, omitted: dict[str, str], progress: Progress) -> BatchStatistics | None:
+    if context.batches is None:
+        return None
+    if not isinstance(context.shared.operator, HessianOperator):
+        omitted["hessian_variance"] = "Variances over batches are those of the Hessian; ask for matrix='hessian'."
+        return None
+    try:
+        return measure_batches(context.shared, context.batches, slopes=slopes, memory_budget=context.memory_budget, progress=progress)
+    except (ValueError, TypeError, MemoryError) as error:
+        omitted["hessian_variance"] = str(error)
+        return None
+
+
+def _effects(
+    context: Context, slopes: Slopes, statistics: BatchStatistics | None, parts: BatchSet | None, found: dict[str, Metric],
+    omitted: dict[str, str], progress: Progress,
+) -> tuple[dict[str, tuple[float, float]], int]:  # fmt: skip
+    """Standard error and bias of metrics by the choice of the data, and the products with all data that statistics and these took."""
+    spent = 0 if statistics is None else round(statistics.num_matvecs / statistics.num_batches)
+    if parts is None or context.sampled is None:
+        return {}, spent
+    if statistics is not None:
+        effects, refused = statistics.sampling, statistics.not_sampled
+    else:
+        try:
+            influence = BatchInfluence(context.shared, parts, memory_budget=context.memory_budget, progress=progress)
+        except (ValueError, TypeError, MemoryError) as error:
+            omitted["sampling"] = str(error)
+            return {}, spent
+        effects, refused = effects_of(influence, slopes)
+        spent = influence.num_matvecs
+    omitted |= {f"sampling of {name}": why for name, why in refused.items() if name in found}
+    return {**effects, "loss": (standard_error(parts.sizes / parts.sizes.sum(), parts.losses), 0.0)}, spent
+
+
+def _carry(metric: Metric, effects: dict[str, tuple[float, float]], parts: BatchSet) -> Metric:
+    """A metric with the sampling of the data where that is among the effects."""
+    if metric.name not in effects:
+        return metric
+    error, bias = effects[metric.name]
+    return metric.with_changes(
+        sampling_error=error, bias=bias, sampling_degrees=float(len(parts.parts) - 1), num_examples=float(parts.examples.sum())
+    )

@@ -1,6 +1,7 @@
 """The class structure against sums written out from the definitions, closed forms, and what must not be stored."""
 
 import copy
+import itertools
 import tracemalloc
 
 import numpy as np
@@ -32,6 +33,20 @@ def test_parts_equal_their_definitions_and_add_up(name, memory_budget):
     assert ("computed anew" in parts.engine) == (memory_budget is not None)
     assert "twice" in parts.engine
     assert "3 classes, 17 examples" in repr(parts) or "4 classes, 12 examples" in repr(parts)
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_sums_of_parts_are_one_operator(name):
+    expected, parts = explicit(name), objective_of(name).class_structure()
+    for count in range(1, 5):
+        for chosen in itertools.combinations(PARTS, count):
+            operator = parts.sum_of(" + ".join(chosen))
+            assert_close(operator.to_dense(), sum(getattr(expected, part) for part in chosen))
+            assert operator.positive_semidefinite and type(operator) is type(parts.A1)
+    with pytest.raises(ValueError, match="A1, A2, B1 and B2"):
+        parts.sum_of("A1+C")
+    with pytest.raises(ValueError, match="A1, A2, B1 and B2"):
+        parts.sum_of("B2+B2")
 
 
 def test_the_misprinted_variance_does_not_add_up():

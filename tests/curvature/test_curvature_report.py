@@ -12,7 +12,10 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent / "metrics"))
 from metric_networks import FRAMEWORKS, dense, in_torch, regression
 
 import linop_spectra as ls
-from linop_spectra.curvature.report import EXTRA, SHARED, curvature_report, in_parts
+from linop_spectra.curvature import metrics
+from linop_spectra.curvature.metrics.batches import in_parts
+from linop_spectra.curvature.metrics.catalogue import BY_BATCHES, NOT_SAMPLED
+from linop_spectra.curvature.report import EXTRA, SHARED, curvature_report
 
 
 @pytest.fixture(autouse=True)
@@ -107,18 +110,18 @@ def test_a_single_batch_is_cut_into_random_parts():
     torch.manual_seed(0)
     x, y = torch.randn(64, 3, dtype=torch.float64), torch.randint(0, 2, (64,))
     objective = ls.objective(torch.nn.Linear(3, 2).double(), "cross_entropy", (x, y))
-    report = curvature_report(objective)
+    report = curvature_report(objective, num_probes=1)
     assert report.batches.num_batches == 16 and report.batches.batch_size == 4
     parts = in_parts(objective, 0)
     np.testing.assert_allclose(dense(parts), dense(objective), atol=1e-12)
     assert in_parts(in_torch(batch_size=6), 0).num_examples == 30
-    small = curvature_report(in_torch())  # thirty examples are too few for sixteen parts of two
+    small = curvature_report(in_torch(), num_steps=4)  # thirty examples are too few for sixteen parts of two
     assert "smaller batch_size" in small.omitted["hessian_variance"] and small.batches is None
     with pytest.raises(KeyError, match="smaller batch_size"):
         small["hessian_variance"]
     with pytest.raises(KeyError, match="There is no metric 'tarce'"):
         small["tarce"]
-    assert "hessian_variance" not in curvature_report(in_torch(batch_size=6), batches=False)
+    assert "hessian_variance" not in curvature_report(in_torch(batch_size=6), batches=False, num_steps=4)
 
 
 def test_sampling_widens_the_intervals_of_what_depends_on_the_data():
@@ -130,7 +133,87 @@ def test_sampling_widens_the_intervals_of_what_depends_on_the_data():
         (a, b), (c, d) = without[name].confidence_interval(), with_data[name].confidence_interval()
         assert c < a and d > b
     assert with_data["largest_eigenvalue"].bias > 0 > with_data["smallest_eigenvalue"].bias and with_data["learning_rate_cap"].bias < 0
-    assert "smaller batch_size" in curvature_report(in_torch(), sampling=True).omitted["sampling"]
+
+
+@pytest.fixture(scope="module")
+def sampled():
+    objective = in_torch(batch_size=6)
+    return objective, curvature_report(objective, sampling=True, extra=[name for name in EXTRA if name != "negative_mass"], num_probes=2)
+
+
+def test_every_metric_carries_the_sampling_or_is_named_as_one_that_does_not(sampled):
+    _, report = sampled
+    carried = {name for name, metric in report.items() if metric.num_examples}
+    assert set(report) == carried | (set(BY_BATCHES) | set(NOT_SAMPLED)) & set(report) and not carried & {*BY_BATCHES, *NOT_SAMPLED}
+    assert set(SHARED) - carried <= {"negative_mass", "pac_bayes_deviation"} and len(carried) > 30
+    for name in carried:
+        assert report[name].num_examples == 30 and report[name].sampling_degrees == (29 if name == "logit_deviation" else 4), name
+        assert report[name].sampling_error > 0, name
+    assert all(report[name].standard_error > 0 for name in BY_BATCHES)
+    assert set(report.omitted) <= {"sampling of negative_mass", "sampling of laplace_prior_precision", "pac_bayes_deviation"}
+    assert "nine more spectra" in report.omitted["sampling of negative_mass"]
+    for row in report.layers:
+        assert row.trace.sampling_error > 0 and row.trace.num_examples == 30
+
+
+def test_the_sampling_is_that_of_each_metric_alone(sampled):
+    objective, report = sampled
+    shared = metrics.SharedRun.of(objective, num_probes=2)
+    for name in ("trace", "stable_rank", "gradient_overlap", "negative_ratio", "gradient_cosine", "largest_eigenvalue"):
+        alone = getattr(metrics, name)(shared, sampling=True)
+        assert report[name].sampling_error == pytest.approx(alone.sampling_error, rel=1e-6), name
+        assert report[name].bias == pytest.approx(alone.bias, rel=1e-6, abs=1e-12), name
+    for name in ("fisher_rao_norm", "residual_ratio"):
+        assert report[name] == getattr(metrics, name)(objective, sampling=True).with_changes(seconds=report[name].seconds, name=name)
+    for row, other in zip(report.layers, metrics.layer_table(shared, sampling=True), strict=True):
+        assert row.trace.sampling_error == pytest.approx(other.trace.sampling_error, rel=1e-6)
+    assert metrics.examples_needed(report["trace"], 0.1).value > 30
+    mass = curvature_report(objective, sampling=True, extra=["negative_mass"], num_probes=2, batches=False)
+    alone = metrics.negative_mass(shared, sampling=True)
+    assert mass["negative_mass"].sampling_error == alone.sampling_error > 0 and "sampling of negative_mass" not in mass.omitted
+    assert mass["negative_mass"].num_matvecs == alone.num_matvecs > 4 * shared.density.num_matvecs  # five more of four fifths
+    assert mass.batches is None and mass["trace"].sampling_error == pytest.approx(report["trace"].sampling_error, rel=1e-6)
+
+
+def test_without_sampling_nothing_is_spent_on_it():
+    spent = {}
+    for sampling in (False, True):
+        spent[sampling] = curvature_report(in_torch(batch_size=6), num_probes=2, num_steps=10, sampling=sampling).num_matvecs
+    assert spent[False] == 3 * 10 + 1 + 7 < spent[True]
+
+
+def test_sampling_of_data_in_a_single_batch_and_of_too_few():
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    data = torch.randn(64, 3, dtype=torch.float64), torch.randint(0, 2, (64,))
+    report = curvature_report(ls.objective(torch.nn.Linear(3, 2).double(), "cross_entropy", data), sampling=True)
+    for name in ("loss", "trace", "sam_sharpness", "critical_sharpness", "worst_case_sharpness", "gradient_overlap"):
+        assert report[name].sampling_error > 0 and report[name].sampling_degrees == 15 and report[name].num_examples == 64
+    assert all(row.trace.sampling_error > 0 for row in report.layers)
+    few = curvature_report(in_torch(), sampling=True, extra=["fisher_rao_norm"])  # thirty examples
+    assert "smaller batch_size" in few.omitted["sampling"] and not any(metric.num_examples for metric in few.values())
+    assert {"sam_sharpness", "critical_sharpness", "trace", "fisher_rao_norm"} <= set(few)
+
+
+def test_sampling_of_other_matrices_and_of_sums():
+    objective = in_torch(batch_size=6)
+    report = curvature_report(objective, matrix="ggn", sampling=True, num_probes=2)
+    alone = metrics.largest_eigenvalue(metrics.SharedRun.of(objective, matrix="ggn", num_probes=2), sampling=True)
+    assert report["largest_eigenvalue"].sampling_error == pytest.approx(alone.sampling_error, rel=1e-6)
+    assert report["loss"].sampling_error > 0 and "gradient_noise_scale" in report and report.batches is None
+    torch = pytest.importorskip("torch")
+    x = torch.randn(20, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    data = x, torch.zeros(20, 1, dtype=torch.float64)
+    total = ls.objective(torch.nn.Linear(2, 1, bias=False).double(), torch.nn.MSELoss(reduction="sum"), data, batch_size=5)
+    report = curvature_report(total, sampling=True, extra=["residual_ratio"])
+    assert report["trace"].sampling_error > 0 and report["residual_ratio"].num_examples == 0
+    assert "sum over the data" in report.omitted["sampling of residual_ratio"]
+
+
+def test_sampling_that_is_not_known_is_said():
+    report = curvature_report(in_torch(batch_size=6), sampling=True, num_steps=2)
+    assert "take more num_steps" in report.omitted["sampling of gradient_cosine"] and report["gradient_cosine"].num_examples == 0
+    assert report["trace"].sampling_error > 0
 
 
 def test_intervals_with_sampling_hold_the_truth_of_endless_data():
@@ -138,14 +221,14 @@ def test_intervals_with_sampling_hold_the_truth_of_endless_data():
     scales = np.sqrt([4.0, 2.0, 1.0])
     inside = {"largest_eigenvalue": 0, "trace": 0, "frobenius_norm": 0}
     truth = {"largest_eigenvalue": 8.0, "trace": 14.0, "frobenius_norm": np.sqrt(64 + 16 + 4)}
-    for seed in range(20):
+    for seed in range(12):
         rng = np.random.default_rng(seed)
         x = rng.standard_normal((200, 3)) * scales
-        report = curvature_report(regression(x, rng.standard_normal(200), np.ones(3), batch_size=10), sampling=True)
+        report = curvature_report(regression(x, rng.standard_normal(200), np.ones(3), batch_size=10), sampling=True, num_probes=1)
         for name, value in truth.items():
             low, high = report[name].confidence_interval(0.95)
             inside[name] += low <= value <= high
-    assert all(count >= 15 for count in inside.values()), inside  # of 20; fewer of 95 % happen three times in ten thousand
+    assert all(count >= 9 for count in inside.values()), inside  # of 12; fewer of 95 % happen twice in a thousand
 
 
 def test_a_stationary_point_has_no_metrics_of_the_gradient():
@@ -198,9 +281,9 @@ def test_float32_and_the_time_budget():
 
 
 def test_arrays_of_torch_give_the_same_report():
-    one = curvature_report(in_torch(batch_size=6), sampling=True)
-    other = curvature_report(in_torch(batch_size=6, backend="torch:cpu"), sampling=True, extra="all")
-    assert set(one.omitted) == set() and set(other.omitted) == set()
+    one = curvature_report(in_torch(batch_size=10), sampling=True)
+    other = curvature_report(in_torch(batch_size=10, backend="torch:cpu"), sampling=True, extra="all")
+    assert set(one.omitted) == {"sampling of negative_mass"} and set(other.omitted) == {"sampling of laplace_prior_precision"}
     for name, metric in one.items():
         assert other[name].value == pytest.approx(metric.value, rel=1e-6, abs=1e-9), name
     for first, second in zip(one.layers, other.layers, strict=True):
@@ -221,7 +304,8 @@ def test_nothing_of_the_model_changes():
     model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4), torch.nn.Dropout(0.5), torch.nn.Linear(4, 2)).eval()
     x, y = torch.randn(40, 3), torch.randint(0, 2, (40,))
     before, state = {name: value.clone() for name, value in model.state_dict().items()}, torch.random.get_rng_state()
-    curvature_report(ls.objective(model, "cross_entropy", (x, y)), extra="all", sampling=True, num_steps=6)
+    objective = ls.objective(model, "cross_entropy", (x, y), batch_size=14)
+    curvature_report(objective, extra="all", sampling=True, num_steps=3, num_probes=1)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert torch.equal(torch.random.get_rng_state(), state) and all(p.grad is None and p.requires_grad for p in model.parameters())
 

@@ -59,6 +59,8 @@ class BatchStatistics:
         Smallest and largest eigenvalue of all data, shape (2,).
     sampling : dict of str to tuple of float
         What the choice of the data does to a metric: standard error and bias, by name.
+    not_sampled : dict of str to str
+        Why that is not known of a metric that was asked for, by name.
     num_matvecs : int
         Products with the Hessian of one batch.
     seconds : float
@@ -77,6 +79,7 @@ class BatchStatistics:
     shrinkage: Metric
     eigenvalues: np.ndarray
     sampling: dict[str, tuple[float, float]]
+    not_sampled: dict[str, str]
     num_matvecs: int
     seconds: float
 
@@ -248,7 +251,7 @@ def measure_batches(
     for own in products:
         own -= middle
     influence = BatchInfluence(shared, batches, products, memory_budget=memory_budget)
-    sampling = _sampling(influence, slopes or {})
+    sampling, not_sampled = effects_of(influence, slopes or {})
     spent += count * influence.num_matvecs
     return BatchStatistics(
         batches.size,
@@ -265,26 +268,28 @@ def measure_batches(
         _shrinkage(shared, variance),
         np.array([smallest, largest]),
         sampling,
+        not_sampled,
         spent,
         time.perf_counter() - began,
     )
 
 
-def _sampling(influence: BatchInfluence, slopes: Slopes) -> dict[str, tuple[float, float]]:
-    """Standard error and bias by the choice of the data of what the shared run gives, and of functions of it."""
+def effects_of(influence: BatchInfluence, slopes: Slopes) -> tuple[dict[str, tuple[float, float]], dict[str, str]]:
+    """Standard error and bias by the choice of the data of what the shared run gives and of functions of it, and why of what not."""
     effects: dict[str, Callable[[BatchInfluence], Effect]] = {
         "smallest_eigenvalue": lambda own: own.end(upper=False), "largest_eigenvalue": lambda own: own.end(upper=True), **slopes
     }  # fmt: skip
     if influence.shared.gradient_norm > 0:
         effects = {"gradient_norm": BatchInfluence.gradient_norm, "gradient_curvature": BatchInfluence.gradient_curvature, **effects}
-    found = {}
+    found, refused = {}, {}
     for name, effect in effects.items():
         try:
             own = effect(influence)
-        except (ValueError, ArithmeticError):
-            continue  # the metric itself is left out, and says why
+        except (ValueError, ArithmeticError, MemoryError) as error:
+            refused[name] = str(error)
+            continue
         found[name] = (influence.error(own), own.bias)
-    return found
+    return found, refused
 
 
 def _mean_eigenvalue(shared: SharedRun) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from ...spectra import SpectralDensity, spectral_density
 from ...spectra.density import SpectralMeasure
 from ..objective import Objective
 from . import extremes, flatness, goldilocks, gradient, laplace, logits, noise_scale, sharpness, signs, sums, takeuchi
-from .batch_statistics import BatchStatistics
+from .batches import BatchSet, in_parts
 from .influence import BatchInfluence, Effect
 from .metric import Metric
 from .resampling import resampled
@@ -28,7 +28,7 @@ class Context:
     """What measures have to work with.
 
     `sampled` is the objective in at least two batches where intervals are to hold the sampling of the data, for what is not measured by
-    the shared run; see `in_parts`.
+    the shared run; see `in_parts`. `batches` are those whose statistics are asked for.
     """
 
     shared: SharedRun
@@ -36,7 +36,7 @@ class Context:
     radius: float
     prior_precision: float
     memory_budget: Any
-    batches: BatchStatistics | None = None
+    batches: BatchSet | None = None
     sampled: Objective | None = None
 
     @property
@@ -113,9 +113,7 @@ def simple_noise_scale(context: Context) -> Metric:
     """`gradient_noise_scale` of the batches that are there."""
     if context.batches is None:
         raise ValueError("There are no statistics of batches.")
-    batches = context.batches.hessian.batches
-    assert batches is not None
-    return noise_scale.noise_scale_of(batches)
+    return noise_scale.noise_scale_of(context.batches)
 
 
 Measure = Callable[[Context], Metric | Mapping[str, Metric]]
@@ -152,21 +150,38 @@ SHARED: dict[str, Measure] = {
 }
 """Measures that take no further products, by name."""
 
-EXTRA: dict[str, tuple[Measure, int]] = {
-    "residual_ratio": (lambda c: residual_ratio(c.source, seed=c.seed, **c.data), 16),
-    "adaptive_sharpness": (lambda c: _adaptive(c), 64),
-    "curvature_noise_scale": (lambda c: noise_scale.curvature_noise_scale(c.source, seed=c.seed), 5),
-    "fisher_rao_norm": (lambda c: flatness.fisher_rao_norm(c.source, **c.data), 1),
-    "trace_ratio": (lambda c: takeuchi.trace_ratio(c.source, seed=c.seed, **c.data), 64),
-    "laplace": (lambda c: _laplace(c), 48),
-    "logits": (lambda c: logits.logit_metrics(c.objective, seed=c.seed), 8),
-    "goldilocks_planes": (lambda c: _planes(c), 40),
+EXTRA: dict[str, tuple[Measure, int, int]] = {
+    "residual_ratio": (lambda c: residual_ratio(c.source, seed=c.seed, **c.data), 16, 144),
+    "adaptive_sharpness": (lambda c: _adaptive(c), 64, 640),
+    "curvature_noise_scale": (lambda c: noise_scale.curvature_noise_scale(in_parts(c.objective, c.seed), seed=c.seed), 5, 0),
+    "fisher_rao_norm": (lambda c: flatness.fisher_rao_norm(c.source, **c.data), 1, 1),
+    "trace_ratio": (lambda c: takeuchi.trace_ratio(c.source, seed=c.seed, **c.data), 64, 576),
+    "laplace": (lambda c: _laplace(c), 48, 12),
+    "logits": (lambda c: logits.logit_metrics(c.objective, seed=c.seed), 8, 0),
+    "goldilocks_planes": (lambda c: _planes(c), 40, 360),
+    "negative_mass": (lambda c: _negative_mass(c), 0, 432),
 }
-"""Measures with products of their own, by name, and about how many."""
+"""Measures with products of their own, by name: about how many, and how many more with the sampling of the data."""
 OWN_PRODUCTS = {
     "residual_ratio", "adaptive_sharpness_worst", "adaptive_sharpness_average", "curvature_noise_scale", "fisher_rao_norm", "trace_ratio",
     "laplace_log_evidence", "goldilocks_planes",
 }  # fmt: skip
+
+
+BY_BATCHES = (
+    "loss_variance", "gradient_variance", "hessian_variance", "shrinkage", "kappa_smallest", "kappa_largest", "gradient_noise_scale",
+    "curvature_noise_scale", "q_slsc", "q_sl", "q_dl",
+)  # fmt: skip
+"""Metrics whose standard error is by a jackknife over batches or examples, so that it is the sampling of the data already."""
+NOT_SAMPLED = {
+    "negative_mass": "A count has no derivative; extra=('negative_mass',) measures it without some of the batches, with nine more spectra.",
+    "laplace_prior_precision": "It is the best of a list of precisions; the evidence and the effective dimension there carry theirs.",
+}
+"""Metrics that do not carry the sampling of the data, and why."""
+
+
+def _negative_mass(context: Context) -> Metric:
+    return signs.negative_mass(context.density) if context.sampled is None else signs.resampled_mass(context.shared, context.sampled)
 
 
 def _adaptive(context: Context) -> dict[str, Metric]:

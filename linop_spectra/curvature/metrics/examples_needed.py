@@ -16,7 +16,8 @@ def examples_needed(
     The sampling error falls as one over the root of the examples, the bias as one over their number: with the half-width
     :math:`q s` and the bias b of N examples, the smallest N' with
     :math:`q s \sqrt{N / N'} + |b| N / N' \le w |T|` for the value T and the relative width w. No products. Pitfall: it holds for more data
-    of the same kind at the same parameters; training on more of them changes these.
+    of the same kind at the same parameters; training on more of them changes these. For ratios on few data both are too small (see
+    `linop_spectra.curvature.metrics.sums`): ask again with the data that it says.
 
     Parameters
     ----------

@@ -12,6 +12,7 @@ import numpy as np
 from ...backends import to_numpy
 from ...estimators import spectral_sums
 from ...estimators.sampling import mean_with_error
+from ..non_finite import NonFiniteLossError
 from ..objective import Objective
 from .influence import BatchInfluence, Effect
 from .metric import Metric
@@ -262,6 +263,8 @@ def pac_bayes_deviation(
 def effect_of_deviation(data: BatchInfluence, rise: float = 0.1) -> Effect:
     """Effect of the choice of the data on the quadratic `pac_bayes_deviation`."""
     total = data.shared.density.trace().value
+    if not total > 0:
+        raise ValueError(f"The trace of the Hessian is {total:.6g}; only where it is positive does noise raise the quadratic model.")
     effect = data.function(spectral_sums.trace(data.shared.density))
     return data.through([total], [effect], lambda v: [-0.5 * math.sqrt(2 * rise) * v[0] ** -1.5])
 
@@ -270,7 +273,5 @@ def _rises(objective: Objective, deviation: float, num_samples: int, seed: int) 
     """Rises, infinite where the loss is not finite."""
     try:
         return sampled_rises(objective, deviation, num_samples, seed)
-    except (ValueError, FloatingPointError) as error:
-        if "num_samples" in str(error):
-            raise
+    except NonFiniteLossError:
         return np.array([np.inf])

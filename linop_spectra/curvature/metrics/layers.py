@@ -10,6 +10,7 @@ import numpy as np
 
 from ...backends import Array
 from ..blocks import layer_of
+from ..objective import Objective
 from .metric import CURVATURE, Metric, plain
 from .shared_run import SharedRun
 
@@ -45,10 +46,30 @@ class LayerRow:
     energy: float
     top_eigenvector: float
 
+    def __str__(self) -> str:
+        low, high = self.trace.confidence_interval()
+        return (
+            f"{self.name}: {self.num_parameters:,} parameters, trace {self.trace.value:.4g} ± {(high - low) / 2:.2g}, "
+            f"{self.energy:.1%} of the squared Frobenius norm, {self.top_eigenvector:.1%} of the top eigenvector"
+        )
+
     def to_json(self) -> dict[str, Any]:
         """The row as plain objects."""
         numbers = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "trace"}
         return plain({**numbers, "trace": self.trace.to_json()})
+
+
+def layers_of(objective: Objective) -> dict[str, list[slice]]:
+    """Places of the parameters of each layer, by its name."""
+    groups: dict[str, list[slice]] = {}
+    for name, place in objective.blocks.items():
+        groups.setdefault(layer_of(name), []).append(place)
+    return groups
+
+
+def trace_of(layer: str) -> str:
+    """Name of the metric in the row of a layer."""
+    return f"trace of {layer}"
 
 
 def layer_table(shared: SharedRun, *, sampling: bool = False) -> tuple[LayerRow, ...]:
@@ -69,9 +90,7 @@ def layer_table(shared: SharedRun, *, sampling: bool = False) -> tuple[LayerRow,
     objective, S, backend = shared.objective, shared.density, shared.operator.backend
     starts, products = shared.starts()
     m, n = int(starts.shape[0]), S.dimension
-    groups: dict[str, list[slice]] = {}
-    for name, place in objective.blocks.items():
-        groups.setdefault(layer_of(name), []).append(place)
+    groups = layers_of(objective)
     energy = np.array([[_squares(backend, products[p, place]) for p in range(m)] for place in _flat(groups)])
     values, where = shared.converged(max(MOST_VECTORS, MOST_NUMBERS // n), simple=True)
     vectors: Any = shared.ritz_rows(where) if where else []
@@ -94,7 +113,7 @@ def layer_table(shared: SharedRun, *, sampling: bool = False) -> tuple[LayerRow,
             float(known) + float(forms.mean()),
             standard_error=math.sqrt(2 * float(left.mean()) / m),
             num_matvecs=m,
-            name=f"trace of {name}",
+            name=trace_of(name),
             unit=CURVATURE,
             note=f"{len(values)} eigenvectors exactly, the rest by {m} probes",
             method="stochastic",

@@ -18,6 +18,7 @@ from scipy import optimize
 from ...backends import to_numpy
 from ...krylov.tridiagonal import ritz
 from ...operators import LinearOperator
+from ..non_finite import NonFiniteLossError
 from ..objective import Objective
 from ..preconditioned import PreconditionedOperator
 from .batches import BatchSet
@@ -416,7 +417,7 @@ def critical_sharpness(
         values += 1
         try:
             return not objective.with_parameters(theta + rate * step).value() <= before
-        except (ValueError, FloatingPointError):  # not finite
+        except NonFiniteLossError:
             return True
 
     scale = math.sqrt(float(np.sum(np.square(to_numpy(theta), dtype=np.float64)))) or 1.0

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from ...estimators import spectral_sums
+from ...spectra import spectral_density
 from ...spectra.density import SpectralMeasure
 from ...spectra.quadrature import mass_bracket
+from ..objective import Objective
 from .extremes import extreme_of_runs
 from .influence import BatchInfluence, Effect
 from .metric import Metric, ratio_metric
@@ -45,10 +47,8 @@ def negative_mass(source: Source, *, sampling: bool = False, **options: Any) -> 
     """
     if sampling:
         if isinstance(source, SharedRun):
-            objective, given, matrix = source.objective, source.options, source.matrix
-        else:
-            objective, given, matrix = require_data(source), options, "hessian"
-        return resampled(objective, lambda own: negative_mass(getattr(own, matrix)(), **given), "negative mass", smooth=False)
+            return resampled_mass(source, source.objective)
+        return resampled(require_data(source), lambda own: negative_mass(own.hessian(), **options), "negative mass", smooth=False)
     S, _ = spectrum_of(source, options, False)
     d, threshold = S.deflation, -S.noise_floor
     certain = int(np.sum(d.pinned < threshold))
@@ -61,6 +61,15 @@ def negative_mass(source: Source, *, sampling: bool = False, **options: Any) -> 
         seconds=S.seconds, method="Gauss-Radau bracket", converged=S.converged, name="negative_mass",
         note=f"share of eigenvalues below {threshold:.1e}", least=0.0, most=1.0,
     )  # fmt: skip
+
+
+def resampled_mass(shared: SharedRun, objective: Objective) -> Metric:
+    """`negative_mass` of a run that is there with the sampling of the data; `objective` is that of the run in at least two batches."""
+
+    def measure(own: Objective) -> Metric:
+        return negative_mass(shared.density if own is objective else spectral_density(getattr(own, shared.matrix)(), **shared.options))
+
+    return resampled(objective, measure, "negative mass", smooth=False)
 
 
 def _rest_below(S: SpectralMeasure, probe: int, z: float) -> tuple[float, float]:

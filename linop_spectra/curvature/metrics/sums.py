@@ -4,6 +4,10 @@ With ``sampling=True`` the source is an objective with at least two batches (or 
 other data would have changed, from the influence of each batch (see `influence`): the Lanczos run of `SharedRun.of`, which takes the
 options, and as many products with all data as there are probes, plus three, plus one for each of 8 to 32 eigenvectors, on which the
 traces are exact. A run that is there is used again. With a single probe the error is an upper bound: it holds some of the probe's own.
+
+These intervals are to first order in the data, with Student's t over the batches. Where few data meet a ratio that bends strongly over the
+width of the interval, they fall short: for the stable rank of linear regression with four parameters and 160 examples, 95 % intervals held
+the truth in 105 of 120 data sets. Where the interval is wide against the value, take more data, or a logarithm of the ratio.
 """
 
 from __future__ import annotations

@@ -236,7 +236,7 @@ def test_jackknife_of_a_mean_with_an_uneven_last_batch():
 def test_uneven_batches_estimate_the_same_error_as_equal_ones():
     """On average over data the variance by batches of 30, 30, 30, 10 is that of the trace, and no less than by ten equal ones."""
     rng, squares, traces = np.random.default_rng(3), {10: [], 30: []}, []
-    for _ in range(30):
+    for _ in range(20):
         x = rng.standard_normal((100, 2))
         traces.append(2 * (x**2).sum() / 100)
         for size, out in squares.items():
@@ -245,7 +245,7 @@ def test_uneven_batches_estimate_the_same_error_as_equal_ones():
     true = 4 * 2 * 2 / 100  # 2 (x1^2 + x2^2) has the variance 16
     for size, out in squares.items():
         assert np.mean(out) == pytest.approx(true, abs=4 * np.std(out) / np.sqrt(len(out))), size
-    assert np.var(traces) == pytest.approx(true, rel=4 * np.sqrt(2 / 30))
+    assert np.var(traces) == pytest.approx(true, rel=4 * np.sqrt(2 / 20))
 
 
 SCALES, SETS = np.array([4.0, 1.5, 1.0, 0.5]), 100
@@ -264,7 +264,7 @@ def many_samples():
     for seed in range(SETS):
         rng = np.random.default_rng(seed)
         x = rng.standard_normal((480, 4)) * np.sqrt(SCALES)
-        shared = metrics.SharedRun.of(regression(x, rng.standard_normal(480), np.ones(4), batch_size=60), num_probes=1, seed=seed)
+        shared = metrics.SharedRun.of(regression(x, rng.standard_normal(480), np.ones(4), batch_size=120), num_probes=1, seed=seed)
         for name, (_, options) in POPULATION.items():
             found[name].append(getattr(metrics, name)(shared, sampling=True, **options))
     return found
@@ -315,14 +315,14 @@ def test_bias_of_the_top_of_a_wide_spectrum():
 def test_evidence_over_many_samples():
     """Laplace's evidence at fixed parameters: its deviation over data sets is what one data set says, at each precision."""
     found, values, dimensions = [], [], []
-    for seed in range(60):
+    for seed in range(40):
         rng = np.random.default_rng(seed)
         x = rng.standard_normal((120, 2)) * [1.5, 0.5]
         objective = regression(x, x @ [1.0, -1.0] + rng.standard_normal(120) / np.sqrt(2), [1.0, -1.0], batch_size=10)
-        one = metrics.laplace_evidence(objective, [1.0, 30.0], sampling=seed < 12, num_steps=2, num_probes=1)
+        one = metrics.laplace_evidence(objective, [1.0, 30.0], sampling=seed < 8, num_steps=2, num_probes=1)
         values.append(one.log_evidence)
         dimensions.append(one.effective_dimension)
-        found += [one] if seed < 12 else []
+        found += [one] if seed < 8 else []
     for samples, field in ((values, "log_evidence_sampling"), (dimensions, "effective_dimension_sampling")):
         claimed = np.sqrt(np.mean([getattr(one, field) ** 2 for one in found], axis=0))
         assert claimed == pytest.approx(np.std(samples, axis=0, ddof=1), rel=0.35)
@@ -357,7 +357,7 @@ def test_examples_needed():
 def test_examples_needed_are_enough():
     """Data of the size that 200 examples ask for leave the relative error that was asked for."""
     rng, needed = np.random.default_rng(0), []
-    for _ in range(10):
+    for _ in range(8):
         x = rng.standard_normal((200, 3))
         found = metrics.trace(regression(x, np.zeros(200), np.ones(3), batch_size=10), sampling=True, num_probes=1)
         needed.append(metrics.examples_needed(found, 0.05).value)
@@ -371,7 +371,7 @@ def test_examples_needed_are_enough():
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_one_metric_of_each_class_in_every_framework(framework, monkeypatch):
     monkeypatch.setattr(influence, "KNOWN", 43)  # all eigenvectors: what probes add is noise
-    objective = FRAMEWORKS[framework](batch_size=8)  # the last batch has six
+    objective = FRAMEWORKS[framework](batch_size=12)  # the last batch has six
     shared = metrics.SharedRun.of(objective, num_probes=2)
     dense = Reweighted(objective)
     theta = np.asarray(objective.parameters())
@@ -383,16 +383,16 @@ def test_one_metric_of_each_class_in_every_framework(framework, monkeypatch):
     norm = metrics.frobenius_norm(shared, sampling=True)
     assert norm.sampling_error == pytest.approx(dense.error(lambda shares: np.linalg.norm(dense.matrix(shares))), rel=1e-3)
     fisher = [theta @ np.asarray(part.ggn().to_dense()) @ theta for part in dense.parts]
-    expected = np.sqrt(dense.shares @ (fisher - dense.shares @ fisher) ** 2 / 3)
+    expected = np.sqrt(dense.shares @ (fisher - dense.shares @ fisher) ** 2 / 2)
     assert metrics.fisher_rao_norm(objective, sampling=True).sampling_error == pytest.approx(expected, rel=1e-6)
     g = dense.gradient(dense.shares)
     step = theta + 0.05 * g / np.linalg.norm(g)
     there = np.asarray(objective.with_parameters(step).gradient())
     turn = 0.05 / np.linalg.norm(g) * (there - (there @ g) / (g @ g) * g)
     own = [p.with_parameters(step).value() - p.value() + turn @ q for p, q in zip(dense.parts, dense.g, strict=True)]
-    expected = np.sqrt(dense.shares @ (own - dense.shares @ own) ** 2 / 3)
+    expected = np.sqrt(dense.shares @ (own - dense.shares @ own) ** 2 / 2)
     assert metrics.sam_sharpness(objective, sampling=True).sampling_error == pytest.approx(expected, rel=1e-6)
-    ratio = metrics.residual_ratio(objective, num_probes=2, sampling=True)
+    ratio = metrics.residual_ratio(objective, num_probes=1, sampling=True)
     assert ratio.sampling_error > 0 and ratio.num_examples == 30
 
 

@@ -183,3 +183,32 @@ def test_gradient_descent_ends_just_below_the_edge_of_stability(rate, final):
     objective = ls.objective(Squares(x, y), lambda outputs, targets: 0.5 * ((outputs - targets) ** 2).mean(), (one, one))
     assert abs(objective.value()) < 1e-12
     assert metrics.largest_eigenvalue(objective).value * rate / 2 == pytest.approx(final, abs=2e-3)
+
+
+@pytest.mark.parametrize("measure", [metrics.critical_sharpness, lambda own: metrics.pac_bayes_deviation(own, 1e6, method="sampled")])
+@pytest.mark.parametrize("broken", [False, True])
+def test_only_a_loss_that_is_not_finite_is_a_rise(measure, broken):
+    """Beyond a limit the loss overflows, which is a wall; an error of the user's own function is not taken for one."""
+
+    def loss(outputs, targets):
+        if float(outputs.detach().abs().max()) > 3:
+            if broken:
+                raise ValueError("This loss knows no such outputs.")
+            return outputs.sum() * float("inf")
+        return ((outputs - targets) ** 2).mean()
+
+    one = torch.ones(4, 1, dtype=torch.float64)
+    model = torch.nn.Linear(1, 1, bias=False).double()
+    with torch.no_grad():
+        model.weight.fill_(-2.0)
+    objective = ls.objective(model, loss, (one, one))  # (w - 1)^2 at w = -2, with walls at -3 and 3
+    if broken:
+        with pytest.raises(ValueError, match="no such outputs"):
+            measure(objective)
+        return
+    found = measure(objective)
+    # The wall is met before the loss is back at its value (4 on the other side), and before it has risen by a million.
+    if found.name == "critical_sharpness":
+        assert found.value == pytest.approx(2 / (5 / 6), rel=0.02)  # w + rate 6 = 3
+    else:
+        assert 0.2 < found.value < 5  # one over the largest of eight normal numbers; without the wall it is a thousand
