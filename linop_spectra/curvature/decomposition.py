@@ -49,7 +49,7 @@ class CurvatureDecomposition(Mapping[str, SpectralDensity]):
     notes : tuple of str
         What a reader should know.
     num_marker_products : int
-        Products with the Jacobian, each with one with its transpose, for the markers.
+        Products with the transposed Jacobian, each about a fifth of one with the matrix, for the markers.
     """
 
     densities: dict[str, SpectralDensity]
@@ -262,7 +262,7 @@ def decomposition(
         "time_budget": time_budget if structure is None or time_budget is None else time_budget / 2,
     }  # fmt: skip
     each = min(num_steps, obj.num_parameters) * probes
-    plan = [each * len(whole.keys() - given.keys()), marker_products, each * len(parts.keys() - given.keys() - exact)]
+    plan = [each * len(whole.keys() - given.keys()), -(-marker_products // 5), each * len(parts.keys() - given.keys() - exact)]
     markers: dict[str, np.ndarray] = {}
     began = time.perf_counter()
     with Meter(progress, plan, "decomposition") as meter:

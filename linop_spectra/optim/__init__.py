@@ -1,19 +1,11 @@
 """Optimisers, learning rates and what a spectrum says of both, on objectives of every framework."""
 
-from .adahessian import AdaHessian
-from .cauchy import CauchySteps
-from .cubic import CubicNewton, cubic_step
-from .edge_guard import EdgeOfStabilityGuard
 from .faces import keras_train_step, optax_transformation, torch_optimizer
-from .goldilocks import GoldilocksScan, goldilocks_scan
-from .hessian_free import HessianFree
-from .kronecker import KFAC
-from .lanczos_newton import LanczosNewton
-from .minimize import Minimization, minimize
-from .momentum import GradientDescent, HeavyBall, Nesterov
-from .noisy_quadratic import NoisyQuadratic
-from .optimizer import Optimizer
-from .parameters import (
+from .first_order.cauchy import CauchySteps
+from .first_order.edge_guard import EdgeOfStabilityGuard
+from .first_order.momentum import GradientDescent, HeavyBall, Nesterov
+from .first_order.noisy_quadratic import NoisyQuadratic
+from .first_order.parameters import (
     CurvatureRange,
     FirstOrderParameters,
     convergence_rate,
@@ -25,12 +17,20 @@ from .parameters import (
     nesterov_from,
     nesterov_parameters,
 )
-from .random_subspace import RandomSubspace
-from .saddle_free import SaddleFreeNewton
-from .schedule import SpectralSchedule
-from .sophia import Sophia
+from .first_order.schedule import SpectralSchedule
+from .minimize import Minimization, minimize
+from .newton.hessian_free import HessianFree
+from .newton.lanczos_newton import LanczosNewton
+from .newton.saddle_free import SaddleFreeNewton
+from .optimizer import Optimizer
+from .preconditioned.adahessian import AdaHessian
+from .preconditioned.kronecker import KFAC
+from .preconditioned.sophia import Sophia
+from .regions.cubic import CubicNewton, cubic_step
+from .regions.trust_region import TrustRegionNewton, trust_region_step
 from .step_info import StepInfo
-from .trust_region import TrustRegionNewton, trust_region_step
+from .subspace.goldilocks import GoldilocksScan, goldilocks_scan
+from .subspace.random_subspace import RandomSubspace
 
 __all__ = [
     "KFAC",

@@ -162,7 +162,8 @@ def test_products_of_the_markers_are_counted():
         patch.setattr(type(space), "pull", lambda self, k, *rest: pulled.append(k) or pull(self, k, *rest))
         known = {name: ls.spectral_density(objective.ggn(), num_steps=3) for name in NAMES}
         found = decomposition(objective, num_steps=3, known=known, structure=structure)
-    assert found.num_matvecs == 0 and sum(pushed) == sum(pulled) == found.num_marker_products > 0
+    assert found.num_matvecs == 0 and sum(pulled) == found.num_marker_products > 0
+    assert not pushed  # these few vectors are kept, and their inner products are one product of matrices
 
 
 @pytest.mark.parametrize(

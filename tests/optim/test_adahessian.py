@@ -6,8 +6,8 @@ from newton_objectives import network, quadratic, torch
 
 import linop_spectra as ls
 from linop_spectra.backends.probes import random_vector
-from linop_spectra.optim.adahessian import AdaHessian
-from linop_spectra.optim.diagonal_curvature import convolution_windows
+from linop_spectra.optim.preconditioned.adahessian import AdaHessian
+from linop_spectra.optim.preconditioned.diagonal_curvature import convolution_windows
 
 
 def dense_derivatives(model, loss, x, y, theta):

@@ -9,7 +9,7 @@ from first_order_problems import network, of_vector, quadratic, resumed_is_ident
 from scipy import optimize
 
 import linop_spectra as ls
-from linop_spectra.optim.cauchy import CauchySteps
+from linop_spectra.optim.first_order.cauchy import CauchySteps
 
 
 def test_minimises_along_the_gradient():
@@ -41,7 +41,7 @@ def test_curvature_from_other_data():
 
 
 def test_learning_rate_between_refreshes():
-    _, infos = run(CauchySteps(every=3), quadratic([0.3, 1.0]), 5)
+    _, infos = run(CauchySteps(refresh_every=3), quadratic([0.3, 1.0]), 5)
     assert [info.num_matvecs for info in infos] == [1, 0, 0, 1, 0]
     assert infos[0].learning_rate == infos[2].learning_rate != infos[3].learning_rate
 
@@ -66,7 +66,7 @@ def test_zero_gradient_and_rejection():
     _, info = CauchySteps().step(quadratic([1.0, 2.0]), [0.0, 0.0])
     assert info.accepted and info.step_norm == 0 and "gradient is zero" in info.message
     wall = of_vector(lambda w: 0.5 * (w**2).sum() + torch.where(w[0] < 0.2, torch.inf, 0.0), [1.0])
-    method = CauchySteps(every=10, evaluate=True)
+    method = CauchySteps(refresh_every=10, evaluate=True)
     theta, info = method.step(wall, [1.0])
     assert not info.accepted
     theta, info = method.step(wall, theta)
@@ -77,11 +77,12 @@ def test_resumes_bit_for_bit(tmp_path):
     model, (x, y) = network()
     objective = ls.objective(model, "cross_entropy", (x, y))
     objectives = [objective.with_data((x[i : i + 8], y[i : i + 8])) for i in range(6)]
-    assert resumed_is_identical(lambda: CauchySteps(every=2, matrix="ggn"), objectives, tmp_path)
+    assert resumed_is_identical(lambda: CauchySteps(refresh_every=2, matrix="ggn"), objectives, tmp_path)
 
 
 @pytest.mark.parametrize("arguments, words", [
-    ({"every": 0}, "every"), ({"matrix": "kfac"}, "matrix"), ({"relaxation": 0.0}, "relaxation"), ({"largest_rate": -1.0}, "largest_rate"),
+    ({"refresh_every": 0}, "refresh_every"), ({"matrix": "kfac"}, "matrix"), ({"relaxation": 0.0}, "relaxation"),
+    ({"largest_rate": -1.0}, "largest_rate"),
 ])  # fmt: skip
 def test_wrong_arguments(arguments, words):
     with pytest.raises(ValueError, match=words):

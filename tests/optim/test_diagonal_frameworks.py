@@ -6,10 +6,10 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import linop_spectra as ls  # noqa: E402
-from linop_spectra.optim.adahessian import AdaHessian  # noqa: E402
-from linop_spectra.optim.diagonal_curvature import averaged, convolution_windows  # noqa: E402
-from linop_spectra.optim.kronecker import KFAC  # noqa: E402
-from linop_spectra.optim.sophia import Sophia  # noqa: E402
+from linop_spectra.optim.preconditioned.adahessian import AdaHessian  # noqa: E402
+from linop_spectra.optim.preconditioned.diagonal_curvature import averaged, convolution_windows  # noqa: E402
+from linop_spectra.optim.preconditioned.kronecker import KFAC  # noqa: E402
+from linop_spectra.optim.preconditioned.sophia import Sophia  # noqa: E402
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((36, 4))

@@ -8,11 +8,11 @@ import torch
 from first_order_problems import network, of_vector, quadratic, resumed_is_identical, run
 
 import linop_spectra as ls
-from linop_spectra.optim.edge_guard import EdgeOfStabilityGuard
-from linop_spectra.optim.lanczos_newton import LanczosNewton
-from linop_spectra.optim.momentum import GradientDescent, HeavyBall, Nesterov
+from linop_spectra.optim.first_order.edge_guard import EdgeOfStabilityGuard
+from linop_spectra.optim.first_order.momentum import GradientDescent, HeavyBall, Nesterov
+from linop_spectra.optim.first_order.schedule import SpectralSchedule
+from linop_spectra.optim.newton.lanczos_newton import LanczosNewton
 from linop_spectra.optim.optimizer import Optimizer, Proposal
-from linop_spectra.optim.schedule import SpectralSchedule
 
 H = np.linspace(0.1, 2.0, 40)
 METHODS = {
@@ -56,7 +56,7 @@ def test_below_the_threshold_nothing_changes(name):
 
 
 def test_cost_of_the_checks():
-    _, infos = run(EdgeOfStabilityGuard(GradientDescent(learning_rate=0.1), every=4, num_steps=3), quadratic(H), 9)
+    _, infos = run(EdgeOfStabilityGuard(GradientDescent(learning_rate=0.1), refresh_every=4, num_steps=3), quadratic(H), 9)
     assert [info.num_matvecs for info in infos] == [24, 0, 0, 0, 6, 0, 0, 0, 6]
     assert [info.refreshed for info in infos] == [step % 4 == 0 for step in range(9)]
     assert all(info.num_gradients == 1 and info.num_values == 0 for info in infos)
@@ -65,7 +65,7 @@ def test_cost_of_the_checks():
 def test_follows_a_spectrum_that_moves():
     """The largest eigenvalue changes place: the last eigenvector alone would stay in its invariant space and never see it."""
     objective = quadratic(H)
-    method, theta, found = EdgeOfStabilityGuard(GradientDescent(learning_rate=0.01), every=1), objective.parameters(), []
+    method, theta, found = EdgeOfStabilityGuard(GradientDescent(learning_rate=0.01), refresh_every=1), objective.parameters(), []
     for step in range(40):
         h = H.copy()
         h[7] = 0.2 * step
@@ -80,7 +80,7 @@ def test_new_direction_without_gradient():
     """A top eigenvector that the last one and the gradient have no part of is found by the random direction."""
     after, theta = H.copy(), np.ones(40)
     after[7], theta[7] = 8.0, 0.0
-    method, objective = EdgeOfStabilityGuard(GradientDescent(learning_rate=0.01), every=1, num_steps=10), quadratic(H)
+    method, objective = EdgeOfStabilityGuard(GradientDescent(learning_rate=0.01), refresh_every=1, num_steps=10), quadratic(H)
     method.step(objective, theta)
     _, info = method.step(objective.with_data([torch.as_tensor(after)]), theta)
     assert info.details["sharpness"] == pytest.approx(8.0, rel=1e-2)
@@ -113,7 +113,7 @@ def test_gradient_descent_ends_at_the_edge(rate, above, beside, steps, ratio):
     theta, _ = run(GradientDescent(learning_rate=rate), objective, steps)
     sharpness = 4 * float(theta @ theta)
     assert sharpness * rate / 2 == pytest.approx(ratio, abs=5e-4) and sharpness * rate / 2 < 1
-    theta, infos = run(EdgeOfStabilityGuard(GradientDescent(learning_rate=rate), safety=0.6, every=1, num_steps=2), objective, 60)
+    theta, infos = run(EdgeOfStabilityGuard(GradientDescent(learning_rate=rate), safety=0.6, refresh_every=1, num_steps=2), objective, 60)
     assert infos[-1].loss < 1e-12
     assert 4 * float(theta @ theta) * rate / 2 == pytest.approx(above, abs=0.01)
 
@@ -162,7 +162,7 @@ def test_preconditioner_that_is_not_known_yet():
 
 def test_schedule_inside():
     """The momentum is the one of the step, although the state of the schedule is the guard's."""
-    method = EdgeOfStabilityGuard(SpectralSchedule(num_steps=30, factor=1.0, every=1000), safety=1.0, num_steps=20)
+    method = EdgeOfStabilityGuard(SpectralSchedule(num_steps=30, factor=1.0, refresh_every=1000), safety=1.0, num_steps=20)
     _, infos = run(method, quadratic(H), 40)
     threshold = 2 * (1 + infos[0].details["momentum"]) / infos[0].learning_rate
     assert infos[-1].details["threshold"] == pytest.approx(threshold, rel=1e-9)
@@ -173,7 +173,7 @@ def test_method_that_says_nothing_of_itself():
     """Judged by its step along the top eigenvector: Newton steps stay, steps that overshoot are shortened."""
     model, data = network()
     objective = ls.objective(model, "cross_entropy", data)
-    newton, infos = run(EdgeOfStabilityGuard(LanczosNewton(damping=0.1, num_steps=10), every=1), objective, 5)
+    newton, infos = run(EdgeOfStabilityGuard(LanczosNewton(damping=0.1, num_steps=10), refresh_every=1), objective, 5)
     plain, expected = run(LanczosNewton(damping=0.1, num_steps=10), objective, 5)
     np.testing.assert_array_equal(np.asarray(newton), np.asarray(plain))
     assert [info.predicted_decrease for info in infos] == [info.predicted_decrease for info in expected]
@@ -212,14 +212,14 @@ def test_state_of_the_base_is_the_guards():
     assert base.state == {} and base.steps_taken == 0 and "base/velocity" in guard.state and "velocity" not in guard.state
 
 
-@pytest.mark.parametrize("make", [lambda: HeavyBall(learning_rate=3.0), lambda: SpectralSchedule(every=4, num_steps=5),
+@pytest.mark.parametrize("make", [lambda: HeavyBall(learning_rate=3.0), lambda: SpectralSchedule(refresh_every=4, num_steps=5),
                                   lambda: LanczosNewton(damping=0.1, num_steps=4)])  # fmt: skip
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_resumes_bit_for_bit(make, dtype, tmp_path):
     model, (x, y) = network(dtype=dtype)
     objective = ls.objective(model, "cross_entropy", (x, y), batch_size=8)
     objectives = [objective.with_data((x[i : i + 4], y[i : i + 4])) for i in range(6)]
-    assert resumed_is_identical(lambda: EdgeOfStabilityGuard(make(), every=2), objectives, tmp_path, curvature=objective)
+    assert resumed_is_identical(lambda: EdgeOfStabilityGuard(make(), refresh_every=2), objectives, tmp_path, curvature=objective)
 
 
 def test_zero_gradient_and_concave_loss():
@@ -239,7 +239,8 @@ def test_non_finite_start_leaves_the_state():
 
 
 @pytest.mark.parametrize("options, error, words", [
-    ({"every": 0}, ValueError, "every"), ({"num_steps": 0}, ValueError, "num_steps"), ({"safety": 1.2}, ValueError, "safety"),
+    ({"refresh_every": 0}, ValueError, "refresh_every"), ({"num_steps": 0}, ValueError, "num_steps"),
+    ({"safety": 1.2}, ValueError, "safety"),
     ({"matrix": "kfac"}, ValueError, "matrix"), ({"momentum": 0.5}, ValueError, "method"), ({"method": "sgd"}, ValueError, "method"),
     ({"method": "adam", "momentum": 1.0}, ValueError, "momentum"), ({"preconditioner": [1.0]}, TypeError, "preconditioner"),
 ])  # fmt: skip

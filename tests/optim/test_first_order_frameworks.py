@@ -5,11 +5,11 @@ import pytest
 from first_order_problems import run
 
 import linop_spectra as ls
-from linop_spectra.optim.cauchy import CauchySteps
-from linop_spectra.optim.edge_guard import EdgeOfStabilityGuard
-from linop_spectra.optim.momentum import GradientDescent, HeavyBall, Nesterov
-from linop_spectra.optim.noisy_quadratic import NoisyQuadratic
-from linop_spectra.optim.schedule import SpectralSchedule
+from linop_spectra.optim.first_order.cauchy import CauchySteps
+from linop_spectra.optim.first_order.edge_guard import EdgeOfStabilityGuard
+from linop_spectra.optim.first_order.momentum import GradientDescent, HeavyBall, Nesterov
+from linop_spectra.optim.first_order.noisy_quadratic import NoisyQuadratic
+from linop_spectra.optim.first_order.schedule import SpectralSchedule
 
 _RNG = np.random.default_rng(0)
 W1, B1, W2, B2 = (_RNG.standard_normal(shape) / 2 for shape in [(5, 4), 5, (3, 5), 3])
@@ -57,9 +57,9 @@ OTHERS = {"jax": in_jax, "keras": in_keras}
 METHODS = {
     "heavy ball": lambda: HeavyBall(learning_rate=0.3, momentum=0.9),
     "Nesterov": lambda: Nesterov(learning_rate=lambda step: 0.5 / (1 + step), momentum=0.8),
-    "schedule": lambda: SpectralSchedule(every=5, num_steps=12, matrix="ggn", start_at="gradient"),
-    "Cauchy": lambda: CauchySteps(every=2, matrix="ggn", evaluate=True),
-    "guard": lambda: EdgeOfStabilityGuard(HeavyBall(learning_rate=40.0, momentum=0.5), every=5, num_steps=22),
+    "schedule": lambda: SpectralSchedule(refresh_every=5, num_steps=12, matrix="ggn", start_at="gradient"),
+    "Cauchy": lambda: CauchySteps(refresh_every=2, matrix="ggn", evaluate=True),
+    "guard": lambda: EdgeOfStabilityGuard(HeavyBall(learning_rate=40.0, momentum=0.5), refresh_every=5, num_steps=22),
 }
 
 

@@ -5,8 +5,8 @@ import pytest
 from newton_objectives import function_of, network, other_data, quadratic, regression, same_after_restoring, symmetric, torch
 
 import linop_spectra as ls
-from linop_spectra.optim.hessian_free import HessianFree
-from linop_spectra.optim.quadratic_path import quadratic_path
+from linop_spectra.optim.newton.hessian_free import HessianFree
+from linop_spectra.optim.newton.quadratic_path import quadratic_path
 
 
 def step_of(method, objective, **options):
@@ -113,7 +113,7 @@ def test_a_preconditioner_changes_the_path_and_not_the_end():
 
 def test_the_preconditioner_is_the_power_of_the_squared_gradients():
     objective = network()
-    method = HessianFree(damping=0.2, max_cg_steps=1, preconditioner="squared_gradients")
+    method = HessianFree(damping=0.2, num_steps=1, preconditioner="squared_gradients")
     method.step(objective, objective.parameters())
     scale = np.mean([one.gradient() ** 2 for one in objective.with_data(objective_batches()).per_batch()], axis=0)
     g, direction = objective.gradient(), method.state["solution"]
@@ -125,7 +125,7 @@ def test_the_preconditioner_is_the_power_of_the_squared_gradients():
 
 
 def exact(**options):
-    return HessianFree(tolerance=0.0, max_cg_steps=400, **options)
+    return HessianFree(tol=0.0, num_steps=400, **options)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_backtracking_takes_the_iterate_before_the_loss_rises():
 
 def test_a_step_starts_from_the_last_solution():
     objective = network()
-    warm, cold = HessianFree(damping=0.1, max_cg_steps=4, adaptive=False), HessianFree(damping=0.1, max_cg_steps=4, adaptive=False, decay=0)
+    warm, cold = HessianFree(damping=0.1, num_steps=4, adaptive=False), HessianFree(damping=0.1, num_steps=4, adaptive=False, decay=0)
     theta = objective.parameters()
     first, second = (warm.step(objective, place)[1] for place in (theta, 1.01 * theta))
     solution = warm.state["solution"]
@@ -302,7 +302,7 @@ def test_at_the_minimum_it_stays():
 
 @pytest.mark.parametrize("options", [{}, {"preconditioner": "squared_gradients"}, {"matrix": "hessian"}])
 def test_saving_and_restoring_changes_no_bit(options, tmp_path):
-    assert same_after_restoring(lambda: HessianFree(max_cg_steps=8, **options), network(), tmp_path)
+    assert same_after_restoring(lambda: HessianFree(num_steps=8, **options), network(), tmp_path)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -331,7 +331,7 @@ def test_a_product_that_is_not_finite_is_said_and_changes_nothing():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"damping": -1.0}, "damping is -1.0"), ({"max_cg_steps": 0}, "max_cg_steps"), ({"tolerance": -1e-3}, "tolerance"),
+        ({"damping": -1.0}, "damping is -1.0"), ({"num_steps": 0}, "num_steps"), ({"tol": -1e-3}, "tol"),
         ({"decay": 1.5}, "between 0 and 1"), ({"preconditioner": "jacobi"}, "preconditioner is 'jacobi'"),
         ({"matrix": None}, "matrix is None"),
     ],

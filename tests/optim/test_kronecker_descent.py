@@ -8,9 +8,9 @@ from newton_objectives import network, other_data, torch
 
 import linop_spectra as ls
 from linop_spectra.approximations import approximate
-from linop_spectra.optim.diagonal_curvature import seed_of_step
-from linop_spectra.optim.kronecker import KFAC
-from linop_spectra.optim.running_factors import blocks_of
+from linop_spectra.optim.preconditioned.diagonal_curvature import seed_of_step
+from linop_spectra.optim.preconditioned.kronecker import KFAC
+from linop_spectra.optim.preconditioned.running_factors import blocks_of
 
 nn = torch.nn
 PLAIN = {"learning_rate": 1.0, "momentum": 0.0, "norm_constraint": None, "fisher": "exact"}

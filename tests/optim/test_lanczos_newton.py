@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from newton_objectives import function_of, modulus, network, other_data, quadratic, same_after_restoring, symmetric, torch
 
-from linop_spectra.optim.lanczos_newton import LanczosNewton
+from linop_spectra.optim.newton.lanczos_newton import LanczosNewton
 
 INDEFINITE = np.array([-3.0, -1.0, -0.2, 0.3, 0.5, 1.0, 4.0, 9.0])
 

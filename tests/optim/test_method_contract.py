@@ -32,7 +32,7 @@ METHODS = {
     "HeavyBall": lambda **k: optim.HeavyBall(**{"learning_rate": 0.1} | k),
     "Nesterov": lambda **k: optim.Nesterov(**{"learning_rate": 0.1} | k),
     "RandomSubspace": lambda **k: optim.RandomSubspace(optim.LanczosNewton(**{"damping": 0.1, "num_steps": 3} | k), dimension=4),
-    "EdgeOfStabilityGuard": lambda **k: optim.EdgeOfStabilityGuard(optim.HeavyBall(**{"learning_rate": 0.1} | k), every=2),
+    "EdgeOfStabilityGuard": lambda **k: optim.EdgeOfStabilityGuard(optim.HeavyBall(**{"learning_rate": 0.1} | k), refresh_every=2),
 }
 CURVED = [name for name in METHODS if name not in ("GradientDescent", "HeavyBall", "Nesterov")]
 RATED = [name for name, make in METHODS.items() if hasattr(make(), "learning_rate")]

@@ -9,8 +9,8 @@ from first_order_problems import network, of_vector, quadratic, resumed_is_ident
 
 import linop_spectra as ls
 from linop_spectra.curvature.non_finite import NonFiniteLossError
-from linop_spectra.optim.momentum import GradientDescent, HeavyBall, Nesterov
-from linop_spectra.optim.parameters import heavy_ball_parameters, nesterov_parameters
+from linop_spectra.optim.first_order.momentum import GradientDescent, HeavyBall, Nesterov
+from linop_spectra.optim.first_order.parameters import heavy_ball_parameters, nesterov_parameters
 
 
 @pytest.mark.parametrize("make, options", [

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import linop_spectra as ls
-from linop_spectra.optim.hessian_free import HessianFree
-from linop_spectra.optim.lanczos_newton import LanczosNewton
-from linop_spectra.optim.saddle_free import SaddleFreeNewton
+from linop_spectra.optim.newton.hessian_free import HessianFree
+from linop_spectra.optim.newton.lanczos_newton import LanczosNewton
+from linop_spectra.optim.newton.saddle_free import SaddleFreeNewton
 
 RNG = np.random.default_rng(7)
 X = RNG.standard_normal((40, 5))
@@ -55,8 +55,8 @@ METHODS = {
     "saddle free adaptive": lambda: SaddleFreeNewton(damping=0.05, num_steps=8, adaptive=True),
     # Conjugate gradients that run on after their first Ritz values converged magnify rounding, by more in each step of the method, within
     # one framework as well as between two: so short runs.
-    "hessian free": lambda: HessianFree(damping=0.5, max_cg_steps=5),
-    "hessian free preconditioned": lambda: HessianFree(damping=0.5, max_cg_steps=5, preconditioner="squared_gradients", matrix="hessian"),
+    "hessian free": lambda: HessianFree(damping=0.5, num_steps=5),
+    "hessian free preconditioned": lambda: HessianFree(damping=0.5, num_steps=5, preconditioner="squared_gradients", matrix="hessian"),
 }
 
 

@@ -9,8 +9,8 @@ from first_order_problems import network, quadratic, run
 from scipy import linalg, optimize
 
 import linop_spectra as ls
-from linop_spectra.optim.momentum import GradientDescent, HeavyBall, Nesterov
-from linop_spectra.optim.noisy_quadratic import NoisyQuadratic
+from linop_spectra.optim.first_order.momentum import GradientDescent, HeavyBall, Nesterov
+from linop_spectra.optim.first_order.noisy_quadratic import NoisyQuadratic
 
 METHODS = {"gd": (0.0, False), "heavy ball": (0.7, False), "Nesterov": (0.7, True)}
 H, NOISE, START = np.array([0.05, 0.4, 1.0]), np.array([0.2, 0.1, 0.3]), np.array([1.0, 2.0, 0.5])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import linop_spectra as ls
-from linop_spectra.optim.parameters import (
+from linop_spectra.optim.first_order.parameters import (
     convergence_rate,
     curvature_range,
     gradient_descent_from,

@@ -5,9 +5,9 @@ import pytest
 from newton_objectives import function_of, network, other_data, same_after_restoring, torch
 
 import linop_spectra as ls
-from linop_spectra.optim.adahessian import AdaHessian
-from linop_spectra.optim.kronecker import KFAC
-from linop_spectra.optim.sophia import Sophia
+from linop_spectra.optim.preconditioned.adahessian import AdaHessian
+from linop_spectra.optim.preconditioned.kronecker import KFAC
+from linop_spectra.optim.preconditioned.sophia import Sophia
 
 nn = torch.nn
 SOPHIA = {"learning_rate": 0.02, "refresh_every": 2, "betas": (0.9, 0.5), "gamma": 2.0}  # some entries are clipped, some are not

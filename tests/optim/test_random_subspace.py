@@ -6,9 +6,9 @@ from descent_methods import Averaged
 
 import linop_spectra as ls
 from linop_spectra.curvature.subspace import random_rows
-from linop_spectra.optim.goldilocks import GoldilocksScan, goldilocks_scan
-from linop_spectra.optim.lanczos_newton import LanczosNewton
-from linop_spectra.optim.random_subspace import RandomSubspace
+from linop_spectra.optim.newton.lanczos_newton import LanczosNewton
+from linop_spectra.optim.subspace.goldilocks import GoldilocksScan, goldilocks_scan
+from linop_spectra.optim.subspace.random_subspace import RandomSubspace
 
 torch = pytest.importorskip("torch")
 

@@ -11,8 +11,8 @@ import torch
 from region_problems import dense_solution, loss_of_a_point, ridge, rosenbrock, small_net
 
 import linop_spectra as ls
-from linop_spectra.optim.cubic import CubicNewton
-from linop_spectra.optim.trust_region import TrustRegionNewton
+from linop_spectra.optim.regions.cubic import CubicNewton
+from linop_spectra.optim.regions.trust_region import TrustRegionNewton
 
 METHODS = {
     "cubic": CubicNewton,

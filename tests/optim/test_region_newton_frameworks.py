@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import linop_spectra as ls
-from linop_spectra.optim.cubic import CubicNewton
-from linop_spectra.optim.trust_region import TrustRegionNewton
+from linop_spectra.optim.regions.cubic import CubicNewton
+from linop_spectra.optim.regions.trust_region import TrustRegionNewton
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.standard_normal((30, 4)), RNG.integers(0, 3, 30)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from newton_objectives import function_of, modulus, network, quadratic, same_after_restoring, symmetric, torch
 
-from linop_spectra.optim.saddle_free import SaddleFreeNewton
+from linop_spectra.optim.newton.saddle_free import SaddleFreeNewton
 
 
 def step_of(method, objective, **options):

@@ -9,10 +9,10 @@ from first_order_problems import network, of_vector, quadratic, resumed_is_ident
 
 import linop_spectra as ls
 from linop_spectra.evolution import stability_threshold
-from linop_spectra.optim.batch_shift import batch_shift
-from linop_spectra.optim.momentum import HeavyBall, Nesterov
-from linop_spectra.optim.parameters import heavy_ball_parameters, nesterov_parameters
-from linop_spectra.optim.schedule import SpectralSchedule
+from linop_spectra.optim.first_order.batch_shift import batch_shift
+from linop_spectra.optim.first_order.momentum import HeavyBall, Nesterov
+from linop_spectra.optim.first_order.parameters import heavy_ball_parameters, nesterov_parameters
+from linop_spectra.optim.first_order.schedule import SpectralSchedule
 
 H = np.geomspace(0.01, 1.0, 12)
 
@@ -44,7 +44,7 @@ def test_moving_spectrum(momentum):
     """Curvature that grows by 2 % a step: stable where it is measured in time, divergent where it is not."""
 
     def final(every):
-        method, objective = SpectralSchedule(every=every, num_steps=12, factor=0.8, momentum=momentum), quadratic(H)
+        method, objective = SpectralSchedule(refresh_every=every, num_steps=12, factor=0.8, momentum=momentum), quadratic(H)
         theta, largest, ratios = objective.parameters(), 0.0, []
         for step in range(200):
             h = H * 1.02**step
@@ -65,7 +65,7 @@ def test_moving_spectrum(momentum):
 @pytest.mark.parametrize("growth", [1.0, 1.3, math.inf])
 def test_falling_spectrum(growth):
     """The learning rate falls with the inverse of the curvature at once, and rises with it by no more than `growth` at a refresh."""
-    method, objective = SpectralSchedule(every=1, num_steps=12, factor=1.0, growth=growth, momentum=0.0), quadratic(H)
+    method, objective = SpectralSchedule(refresh_every=1, num_steps=12, factor=1.0, growth=growth, momentum=0.0), quadratic(H)
     rates = []
     for scale in (1.0, 0.5, 0.5, 4.0, 1.0):
         _, info = method.step(objective.with_data([torch.as_tensor(scale * H)]), np.ones(12))
@@ -85,7 +85,7 @@ def test_few_lanczos_steps_are_safe():
     """The residual of the largest Ritz value is part of it, so that three steps of two hundred eigenvalues do not diverge."""
     h = np.linspace(0.0, 1.0, 200) ** 0.3
     for seed in range(5):
-        _, infos = run(SpectralSchedule(every=1000, num_steps=3, factor=1.0, momentum=0.5, seed=seed), quadratic(h), 80)
+        _, infos = run(SpectralSchedule(refresh_every=1000, num_steps=3, factor=1.0, momentum=0.5, seed=seed), quadratic(h), 80)
         assert infos[0].details["largest"] >= 1.0 and infos[-1].loss < infos[0].loss
 
 
@@ -193,7 +193,7 @@ def test_network_without_tuning():
             return math.inf
 
     tuned = [final(HeavyBall(learning_rate=rate, momentum=beta)) for rate in (1.0, 3.0, 10.0) for beta in (0.8, 0.9, 0.95)]
-    for options in [{}, {"matrix": "ggn"}, {"every": 10}, {"every": 10, "matrix": "ggn"}]:
+    for options in [{}, {"matrix": "ggn"}, {"refresh_every": 10}, {"refresh_every": 10, "matrix": "ggn"}]:
         assert final(SpectralSchedule(**options)) < 1.1 * min(tuned)
 
 
@@ -205,7 +205,11 @@ def test_resumes_bit_for_bit(options, tmp_path):
     model, (x, y) = network()
     objective = ls.objective(model, "cross_entropy", (x, y), batch_size=8)
     objectives = [objective.with_data((x[i : i + 4], y[i : i + 4])) for i in range(6)]
-    assert resumed_is_identical(lambda: SpectralSchedule(every=2, num_steps=5, **options), objectives, tmp_path, curvature=objective)
+
+    def make():
+        return SpectralSchedule(refresh_every=2, num_steps=5, **options)
+
+    assert resumed_is_identical(make, objectives, tmp_path, curvature=objective)
 
 
 def test_no_positive_curvature():
@@ -214,7 +218,7 @@ def test_no_positive_curvature():
     with pytest.raises(ValueError, match="No positive eigenvalue of the Hessian"):
         SpectralSchedule(num_steps=2).step(concave, [1.0, 1.0])
     turning = of_vector(lambda w: 0.5 * (w**2).sum() - (w**4).sum(), [0.1, 0.1])
-    method = SpectralSchedule(every=1, num_steps=2)
+    method = SpectralSchedule(refresh_every=1, num_steps=2)
     _, first = method.step(turning, [0.01, 0.01])
     _, second = method.step(turning, [3.0, 3.0])
     assert "No positive eigenvalue" in second.message and second.learning_rate == first.learning_rate
@@ -230,7 +234,7 @@ def test_rejected_step_halves_the_learning_rate():
 
 
 @pytest.mark.parametrize("arguments, words", [
-    ({"every": 0}, "every"), ({"num_steps": 0}, "num_steps"), ({"matrix": "kfac"}, "matrix"), ({"factor": 1.5}, "factor"),
+    ({"refresh_every": 0}, "refresh_every"), ({"num_steps": 0}, "num_steps"), ({"matrix": "kfac"}, "matrix"), ({"factor": 1.5}, "factor"),
     ({"factor": 0.0}, "factor"), ({"growth": 0.9}, "growth"), ({"momentum": "best"}, "momentum"), ({"momentum": 1.0}, "momentum"),
     ({"largest_momentum": 1.0}, "largest_momentum"), ({"start_at": "top"}, "start_at"),
 ])  # fmt: skip

@@ -7,8 +7,8 @@ from newton_objectives import network, quadratic, torch
 import linop_spectra as ls
 from linop_spectra.backends.probes import random_vector
 from linop_spectra.curvature.examples import random_numbers
-from linop_spectra.optim.diagonal_curvature import seed_of_step
-from linop_spectra.optim.sophia import Sophia
+from linop_spectra.optim.preconditioned.diagonal_curvature import seed_of_step
+from linop_spectra.optim.preconditioned.sophia import Sophia
 
 
 def recursion(gradients, estimates, theta, *, rate, betas, gamma, eps, decay, every):

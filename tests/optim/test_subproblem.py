@@ -7,10 +7,10 @@ from region_problems import Counted, dense_solution, quadratic, random_problem
 
 import linop_spectra as ls
 from linop_spectra.krylov.errors import NonFiniteProductError
-from linop_spectra.optim.cubic import cubic_step, cubic_subproblem
-from linop_spectra.optim.krylov_space import KrylovSpace
-from linop_spectra.optim.secular import Ball, Cubic, solve_diagonal
-from linop_spectra.optim.trust_region import trust_region_step, trust_region_subproblem
+from linop_spectra.optim.regions.cubic import cubic_step, cubic_subproblem
+from linop_spectra.optim.regions.krylov_space import KrylovSpace
+from linop_spectra.optim.regions.secular import Ball, Cubic, solve_diagonal
+from linop_spectra.optim.regions.trust_region import trust_region_step, trust_region_subproblem
 
 H = ls.diagonal_operator(np.array([2.0, -1.0]))
 

@@ -1,0 +1,1 @@
+"""First-order methods set by a spectrum, and what it predicts of them."""

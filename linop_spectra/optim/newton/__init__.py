@@ -1,0 +1,1 @@
+"""Newton's method in Krylov spaces and by conjugate gradients."""

@@ -1,0 +1,1 @@
+"""Methods with running diagonals or Kronecker factors of the curvature."""

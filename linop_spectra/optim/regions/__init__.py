@@ -1,0 +1,1 @@
+"""Cubic regularisation and trust regions: the steps and the methods."""
