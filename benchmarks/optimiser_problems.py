@@ -41,6 +41,8 @@ class Problem:
         Whether Kronecker factors are known for its layers.
     accuracy : bool
         Whether held-out data are judged by the share of right classes, else by the loss.
+    judged : int
+        Training examples that the loss is looked at on.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Problem:
     large: int
     layered: bool = True
     accuracy: bool = False
+    judged: int = 1000
 
 
 def data_folder() -> pathlib.Path:
@@ -83,6 +86,11 @@ def mnist(count: int, part: str = "train") -> tuple[Tensor, Tensor]:
     return torch.from_numpy(images), torch.from_numpy(labels[:count].astype(np.int64))
 
 
+def halved(images: Tensor) -> Tensor:
+    """Images of 14 x 14 means of four pixels, as rows, of images of 28 x 28."""
+    return nn.functional.avg_pool2d(images.reshape(-1, 1, 28, 28), 2).reshape(-1, 196)
+
+
 def cifar10(count: int, part: str = "train") -> tuple[Tensor, Tensor]:
     """Images of shape (count, 3, 32, 32) with mean zero and deviation one for each colour, and labels."""
     with np.load(data_folder() / "cifar10" / "cifar10-train10000-test2000.npz") as held:
@@ -108,33 +116,45 @@ def sparse_start(model: nn.Module, seed: int, connections: int = 15) -> nn.Modul
 
 
 def autoencoder() -> Problem:
-    """A deep autoencoder with a narrow middle on 2,000 images of MNIST, with sparse starting weights."""
-    widths = [784, 200, 100, 50, 12, 50, 100, 200, 784]
+    """A deep autoencoder of sigmoid units on 1,000 images of MNIST (14 x 14 means of pixels), with sparse starting weights."""
+    widths = [196, 100, 50, 25, 10, 25, 50, 100, 196]
 
     def model(seed: int) -> nn.Module:
         layers: list[nn.Module] = []
         for i, (a, b) in enumerate(itertools.pairwise(widths)):
             layers.append(nn.Linear(a, b))
             if i not in (3, len(widths) - 2):
-                layers.append(nn.Tanh())
+                layers.append(nn.Sigmoid())
+        torch.manual_seed(seed)
         return sparse_start(nn.Sequential(*layers), seed)
 
-    x, _ = mnist(2000)
-    test, _ = mnist(500, "t10k")
-    return Problem("autoencoder", "deep autoencoder, MNIST", model, "binary_cross_entropy", x, x, test, test, 200, 2000)
+    x, test = halved(mnist(1000)[0]), halved(mnist(500, "t10k")[0])
+    return Problem("autoencoder", "deep autoencoder, MNIST", model, "binary_cross_entropy", x, x, test, test, 100, 1000)
+
+
+def perceptron() -> Problem:
+    """A perceptron with one hidden layer on 1,000 images of MNIST, 14 x 14 means of pixels."""
+
+    def model(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(196, 32), nn.Tanh(), nn.Linear(32, 10))
+
+    (x, labels), (test, test_labels) = mnist(1000), mnist(1000, "t10k")
+    return Problem("perceptron", "MLP 196-32-10, MNIST", model, "cross_entropy", halved(x), labels, halved(test), test_labels, 100, 1000,
+                   accuracy=True)  # fmt: skip
 
 
 def small_cnn() -> Problem:
-    """A network with three convolutions on 2,000 images of CIFAR-10."""
+    """A network with three convolutions on 5,000 images of CIFAR-10."""
 
     def model(seed: int) -> nn.Module:
         torch.manual_seed(seed)
         return nn.Sequential(
-            nn.Conv2d(3, 16, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.ReLU(),
-            nn.Conv2d(32, 32, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(512, 10),
+            nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.ReLU(),
+            nn.Conv2d(16, 16, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(256, 10),
         )  # fmt: skip
 
-    return Problem("cnn", "small CNN, CIFAR-10", model, "cross_entropy", *cifar10(2000), *cifar10(1000, "test"), 128, 1000, accuracy=True)
+    return Problem("cnn", "small CNN, CIFAR-10", model, "cross_entropy", *cifar10(5000), *cifar10(500, "test"), 64, 500, accuracy=True)
 
 
 class Block(nn.Module):
@@ -189,8 +209,8 @@ def transformer() -> Problem:
         return CharacterModel(len(symbols))
 
     return Problem(
-        "transformer", "character transformer, text", model, "cross_entropy", *pieces(codes, 2048), *pieces(codes[80_000:], 256), 64, 512,
-        layered=False,
+        "transformer", "character transformer, text", model, "cross_entropy", *pieces(codes, 1024), *pieces(codes[80_000:], 128), 16, 128,
+        layered=False, judged=256,
     )  # fmt: skip
 
 
@@ -209,7 +229,7 @@ class Recurrent(nn.Module):
         return self.answer(state)
 
 
-def adding(length: int = 30) -> Problem:
+def adding(length: int = 20) -> Problem:
     """The adding problem (Hochreiter and Schmidhuber, 1997): the sum of two marked numbers of a sequence; its variance is 1/6."""
 
     def sequences(count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -227,7 +247,7 @@ def adding(length: int = 30) -> Problem:
         return made
 
     return Problem(
-        "adding", f"recurrent net, adding problem, {length} steps", model, "mse", *sequences(2000, 0), *sequences(500, 1), 100, 1000,
+        "adding", f"recurrent net, adding problem, {length} steps", model, "mse", *sequences(1000, 0), *sequences(500, 1), 50, 1000,
         layered=False,
     )  # fmt: skip
 
@@ -258,16 +278,17 @@ def residual_network() -> Problem:
             nn.BatchNorm2d(32), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10),
         )  # fmt: skip
 
-    return Problem("resnet", "pre-activation ResNet, CIFAR-10", model, "cross_entropy", *cifar10(2000), *cifar10(1000, "test"), 128, 512,
+    return Problem("resnet", "pre-activation ResNet, CIFAR-10", model, "cross_entropy", *cifar10(2000), *cifar10(500, "test"), 128, 256,
                    layered=False, accuracy=True)  # fmt: skip
 
 
-PROBLEMS = {"autoencoder": autoencoder, "cnn": small_cnn, "transformer": transformer, "adding": adding, "resnet": residual_network}
+PROBLEMS = {"autoencoder": autoencoder, "cnn": small_cnn, "transformer": transformer, "adding": adding}
 
 
-def objective_of(problem: Problem, seed: int) -> ls.Objective:
+def objective_of(problem: Problem, seed: int, weight_decay: float = 0.0) -> ls.Objective:
     """The problem's objective over all training data, at the starting weights of a seed."""
     normalised = problem.name == "resnet"
     return ls.objective(
-        problem.model(seed), problem.loss, (problem.inputs, problem.targets), batch_norm="train" if normalised else None
-    )
+        problem.model(seed), problem.loss, (problem.inputs, problem.targets), batch_norm="train" if normalised else None,
+        weight_decay=weight_decay,
+    )  # fmt: skip
