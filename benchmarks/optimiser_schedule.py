@@ -119,7 +119,7 @@ def quadratic() -> dict[str, Any]:
             method = ls.optim.HeavyBall.from_spectrum(ls.spectral_density(objective.hessian(), num_steps=k, num_probes=1))
             steps, _ = steps_of(method, objective, start)
             entry["from_spectrum"][str(k)] = {"steps": steps, "learning_rate": method.learning_rate, "momentum": method.momentum}
-        steps, products = steps_of(ls.optim.SpectralSchedule(refresh_every=100), objective, start)
+        steps, products = steps_of(ls.optim.SpectralSchedule(refresh_every=100, num_steps=20, factor=0.9), objective, start)
         entry["schedule"] = {"steps": steps, "products": products}
         results[name] = entry
         print(f"{name}: best of {len(grid)} {entry['best']} {entry['best_steps']}; exact ends {entry['exact_ends']}; from a spectrum "
@@ -186,7 +186,7 @@ def measured_once(problem: Problem, seed: int, weight_decay: float) -> ls.optim.
 
 
 SCHEDULES: dict[str, Callable[[int], ls.optim.Optimizer]] = {
-    "schedule": lambda every: ls.optim.SpectralSchedule(refresh_every=every),
+    "schedule": lambda every: ls.optim.SpectralSchedule(refresh_every=every, num_steps=20, factor=0.9),
     "schedule every 10 steps, factor 0.5": lambda _: ls.optim.SpectralSchedule(refresh_every=10, num_steps=10, factor=0.5),
 }
 
@@ -244,8 +244,8 @@ def on_resnet(seconds_for_grid: int = 160) -> dict[str, Any]:
     methods: dict[str, Method] = {
         f"tuned cosine, {best['cosine']:g}": lambda: heavy_ball(cosine(best["cosine"]), 0.9),
         f"tuned steps, {best['steps']:g}": lambda: heavy_ball(stairs(best["steps"]), 0.9),
-        "schedule": lambda: ls.optim.SpectralSchedule(refresh_every=80, num_steps=8),
-        "schedule, momentum 0.9": lambda: ls.optim.SpectralSchedule(refresh_every=80, num_steps=8, momentum=0.9),
+        "schedule": lambda: ls.optim.SpectralSchedule(refresh_every=80, num_steps=8, factor=0.9),
+        "schedule, momentum 0.9": lambda: ls.optim.SpectralSchedule(refresh_every=80, num_steps=8, factor=0.9, momentum=0.9),
     }
     for key, make in methods.items():
         curvature = problem.large if key.startswith("schedule") else None

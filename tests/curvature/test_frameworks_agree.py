@@ -107,3 +107,47 @@ def test_curvature_of_certain_labels_does_not_cancel(framework):
         objective = ls.objective(model, "binary_cross_entropy", (np.ones((1, 1), np.float32), np.ones((1, 1), np.float32)))
     expected = 1 / (1 + np.exp(-20.0)) / (1 + np.exp(20.0))
     assert float(np.asarray(objective.ggn().to_dense())[0, 0]) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("framework", ["torch", "torch tokens", "jax", "keras"])
+def test_curvature_of_certain_classes_does_not_cancel(framework):
+    """The Hessian of cross-entropy annihilates constants: what they leave in single precision must not drown what is small."""
+    generator = np.random.default_rng(3)
+    x, w = generator.standard_normal((6, 4)), generator.standard_normal((3, 4)) * 12
+    y = np.zeros(6, np.int64)
+    logits = np.float32(x) @ np.float32(w).T
+    shifted = np.exp(np.float64(logits - logits.max(axis=1, keepdims=True)))
+    p = shifted / shifted.sum(axis=1, keepdims=True)
+    certain = 1 - p.max(axis=1) < 1e-4
+    assert certain.sum() >= 3
+    x, p = np.float32(x[certain]), p[certain]
+    y = y[certain]
+    blocks = [np.kron(np.diag(q) - np.outer(q, q), np.outer(row, row)) for q, row in zip(p, np.float64(x), strict=True)]
+    expected = sum(blocks) / len(x)
+    if framework.startswith("torch"):
+        torch = pytest.importorskip("torch")
+        model = torch.nn.Linear(4, 3, bias=False)
+        with torch.no_grad():
+            model.weight.copy_(torch.as_tensor(w))
+        if framework == "torch":
+            objective = ls.objective(model, "cross_entropy", (torch.as_tensor(x), torch.as_tensor(y)))
+        else:
+            from linop_spectra.adapters.torch.token_cross_entropy import curvature_product
+
+            here = torch.as_tensor(np.float32(x) @ np.float32(w).T)
+            u = torch.as_tensor(generator.standard_normal(here.shape).astype(np.float32)) + 100
+            exact = p * (u.numpy().astype(np.float64) - (p * u.numpy()).sum(axis=1, keepdims=True))
+            found = curvature_product(here, torch.ones(len(here)))(u).numpy()
+            assert np.abs(found - exact).max() < 1e-4 * np.abs(exact).max()
+            return
+    elif framework == "jax":
+        jax = pytest.importorskip("jax")
+        objective = ls.objective(lambda q, z: z @ q["w"].T, "cross_entropy", (x, y), params={"w": jax.numpy.asarray(np.float32(w))})
+    else:
+        keras = pytest.importorskip("keras")
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, use_bias=False)])
+        model.set_weights([np.float32(w).T])
+        objective = ls.objective(model, "cross_entropy", (x, y))
+        expected = expected.reshape(3, 4, 3, 4).transpose(1, 0, 3, 2).reshape(12, 12)
+    found = np.asarray(objective.ggn().to_dense(), dtype=np.float64)
+    assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()

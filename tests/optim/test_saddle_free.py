@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from newton_objectives import function_of, modulus, network, quadratic, same_after_restoring, symmetric, torch
 
+from linop_spectra.optim.newton.lanczos_newton import LanczosNewton
 from linop_spectra.optim.newton.saddle_free import SaddleFreeNewton
 
 
@@ -125,3 +126,17 @@ def test_it_trains_a_network(dtype):
 def test_wrong_settings_are_said(options, message):
     with pytest.raises(ValueError, match=message):
         SaddleFreeNewton(**options)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: SaddleFreeNewton(num_steps=1), lambda: LanczosNewton(damping=0.0, num_steps=1)], ids=["SFN", "Lanczos"]
+)
+def test_steps_that_raise_the_loss_more_than_they_promised_are_said(make):
+    """Newton's step on sqrt(1 + x^2) goes from x to -x^3: from 3 the loss rises as to 27."""
+    objective, method = function_of(lambda x: torch.sqrt(1 + x[0] ** 2), [3.0]), make()
+    after, info = method.step(objective, objective.parameters())
+    assert info.accepted and float(after[0]) == pytest.approx(-27.0)
+    assert "rose by 23.9" in info.message and "raise the damping" in info.message
+    assert info.actual_decrease == pytest.approx(np.sqrt(10) - np.sqrt(1 + 27**2))
+    small = function_of(lambda x: torch.sqrt(1 + x[0] ** 2), [0.5])
+    assert not method.step(small, small.parameters())[1].message

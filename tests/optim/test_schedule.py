@@ -226,7 +226,7 @@ def test_no_positive_curvature():
 
 def test_rejected_step_halves_the_learning_rate():
     objective = of_vector(lambda w: 0.5 * (w**2).sum() + torch.where(w[0] < -0.5, torch.inf, 0.0), [1.0, 1.0])
-    method = SpectralSchedule(num_steps=2, momentum=0.0, evaluate=True)
+    method = SpectralSchedule(num_steps=2, factor=0.9, momentum=0.0, evaluate=True)
     theta, first = method.step(objective, objective.parameters())
     assert not first.accepted and first.learning_rate == pytest.approx(1.8)
     theta, second = method.step(objective, theta)

@@ -65,4 +65,6 @@ def _slope_jvp(primals: Any, tangents: Any) -> tuple[Any, Any]:
 def curvature_product(logits: Any, weights: Any, u: Any) -> Any:
     """The Hessian of `summed_cross_entropy` in the logits, times `u`: at each position ``w (diag p - p p^T)``."""
     p = jax.nn.softmax(logits, axis=-1)
+    # Constants make no difference, but where p is nearly one they would cancel.
+    u = u - jnp.take_along_axis(u, jnp.argmax(p, axis=-1, keepdims=True), axis=-1)
     return p * (weights[..., None] * (u - jnp.sum(p * u, axis=-1, keepdims=True)))

@@ -299,6 +299,8 @@ class CrossEntropy(OutputLoss):
     def hessian_product(self, outputs: Any, batch: Any, u: Any) -> Any:
         r"""At each position ``s (diag p - p p^T)`` with the softmax `p` and the total weight `s` of the target."""
         p = tf.nn.softmax(outputs)
+        # Constants make no difference, but where p is nearly one they would cancel.
+        u = u - tf.gather(u, tf.argmax(p, -1)[..., tf.newaxis], axis=-1, batch_dims=outputs.shape.rank - 1)
         return self._weights(outputs, batch) * p * (u - tf.reduce_sum(p * u, -1, keepdims=True))
 
     def _weights(self, outputs: Any, batch: Any) -> Any:

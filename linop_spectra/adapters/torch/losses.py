@@ -233,8 +233,13 @@ class CrossEntropy(OutputLoss):
         r"""At each position ``s (diag p - p p^T)`` with the softmax `p` and the total weight `s` of the target."""
         axis = _class_axis(outputs)
         p = torch.softmax(outputs.detach(), axis)
-        scaled = self._weights(outputs, batch) * p
-        return lambda u: scaled * (u - (p * u).sum(axis, keepdim=True))
+        scaled, top = self._weights(outputs, batch) * p, p.argmax(axis, keepdim=True)
+
+        def product(u: Tensor) -> Tensor:
+            u = u - u.gather(axis, top)  # constants make no difference, but where p is nearly one they would cancel
+            return scaled * (u - (p * u).sum(axis, keepdim=True))
+
+        return product
 
     def likelihood(self, outputs: Tensor, batch: Any) -> Likelihood:
         """A class for each position, weighted as the Hessian is."""

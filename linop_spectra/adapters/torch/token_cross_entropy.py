@@ -77,9 +77,11 @@ def _curved(rows: Tensor, normaliser: Tensor, scale: Tensor, u: Tensor) -> Tenso
     same = _wide(rows) == rows.dtype
     for part in parts_of(rows):
         p = _softmax(rows, normaliser, part)
-        work = torch.mul(p, u[part], out=result[part] if same else None)
+        # Constants make no difference, but where p is nearly one they would cancel.
+        shifted = u[part] - u[part].gather(1, p.argmax(1, keepdim=True))
+        work = torch.mul(p, shifted, out=result[part] if same else None)
         mean = work.sum(1, keepdim=True)
-        torch.sub(u[part], mean, out=work).mul_(p).mul_(scale[part].unsqueeze(1))
+        torch.sub(shifted, mean, out=work).mul_(p).mul_(scale[part].unsqueeze(1))
         if not same:
             result[part] = work
     return result

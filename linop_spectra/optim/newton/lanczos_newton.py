@@ -14,7 +14,7 @@ from ...operators.matrix import product_rounding
 from ..evaluation import Matrix, Start, check_matrix
 from ..optimizer import Optimizer, Proposal, Rate, check_number, check_seed, checked_rate, rate_at
 from .krylov_model import krylov_model
-from .ritz_step import inverse_moduli, joined, left_out_sentence, lift, no_gradient, project, raised, relaxed
+from .ritz_step import far_off, inverse_moduli, joined, left_out_sentence, lift, no_gradient, project, raised, relaxed
 
 StartAt = Literal["gradient", "random"]
 
@@ -76,7 +76,8 @@ class LanczosNewton(Optimizer):
     part outside). Between refreshes the curvature outside of the pairs is taken as :math:`1/\rho` for the predicted decrease.
 
     A step after which the loss is not finite is rejected. Then the largest modulus of a Ritz value is added to the damping, ten times
-    more for each rejection after it and ten times less for each accepted step, and the Ritz pairs are measured anew.
+    more for each rejection after it and ten times less for each accepted step, and the Ritz pairs are measured anew. A loss that rises
+    by more than it was promised to fall is only said.
 
     Gradient and curvature of the same mini-batch are not independent: the quadratic promises more than the loss over all data keeps, the
     more so the more steps k and the fewer examples, because the largest eigenvalues of a mini-batch lie too high along directions of its
@@ -155,6 +156,9 @@ class LanczosNewton(Optimizer):
                 "num_ritz_pairs": float(len(pairs.values)), "complement_norm": outside_norm,
             },
         )  # fmt: skip
+
+    def _judge(self, start: Start, proposal: Proposal, actual_decrease: float) -> tuple[bool, str]:
+        return True, far_off(start, proposal, actual_decrease)
 
     def _outside_rate(self, values: np.ndarray, damping: float) -> float:
         if self.complement_rate is not None:

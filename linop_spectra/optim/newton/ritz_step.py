@@ -69,6 +69,17 @@ def no_gradient(start: Start, *, damping: float, learning_rate: float = math.nan
     )  # fmt: skip
 
 
+def far_off(start: Start, proposal: Proposal, actual_decrease: float) -> str:
+    """What to say where the loss, on the data of the gradient, rose by more than the quadratic promised it to fall."""
+    rounding = 10 * float(np.finfo(start.objective.dtype).eps) * abs(start.loss)
+    if actual_decrease < -max(proposal.predicted_decrease, 0.0) - rounding:
+        return (
+            f"The loss rose by {-actual_decrease:.3g} where the quadratic promised a fall by {proposal.predicted_decrease:.3g}; raise "
+            "the damping, or measure curvature on more data."
+        )
+    return ""
+
+
 def raised(extra: float, values: np.ndarray) -> float:
     """What is added to the damping after a step that was rejected: the largest modulus of a Ritz value, then ten times more each time."""
     largest = float(np.abs(values).max(initial=0.0))

@@ -12,7 +12,7 @@ from ...operators.matrix import product_rounding
 from ..evaluation import Matrix, Start, check_matrix
 from ..optimizer import Optimizer, Proposal, Rate, check_number, checked_rate, rate_at
 from .krylov_model import KrylovModel, krylov_model
-from .ritz_step import inverse_moduli, joined, left_out_sentence, lift, no_gradient, raised, relaxed
+from .ritz_step import far_off, inverse_moduli, joined, left_out_sentence, lift, no_gradient, raised, relaxed
 
 _FACTOR = 10.0
 
@@ -49,9 +49,9 @@ class SaddleFreeNewton(Optimizer):
     A step costs one gradient, `num_steps` products and one value, with ``adaptive=True`` three.
 
     The Ritz values of a space that is not invariant lie between eigenvalues, and one may come close to zero where the Hessian is indefinite
-    although no eigenvalue is: a small damping is a large step then. Without ``adaptive=True``, a step after which the loss is not finite is
-    rejected, and the largest modulus of a Ritz value is added to the damping, ten times more for each rejection after it and ten times
-    less for each accepted step.
+    although no eigenvalue is: a small damping is a large step then. Without ``adaptive=True``, a step after which the loss is not finite
+    is rejected, and the largest modulus of a Ritz value is added to the damping, ten times more for each rejection after it and ten
+    times less for each accepted step. A loss that rises by more than it was promised to fall is only said.
 
     Gradient and curvature of the same mini-batch are not independent: the quadratic promises more than the loss over all data keeps, and
     directions that are flat on few examples get steps that are too long. Pass other, and more, data through ``step(..., curvature=)``.
@@ -120,7 +120,7 @@ class SaddleFreeNewton(Optimizer):
         rounding = 10 * float(np.finfo(start.objective.dtype).eps) * abs(start.loss)
         if self.adaptive and actual_decrease < -rounding:
             return False, "No damping that was tried lowers the loss; the next step tries larger ones."
-        return True, ""
+        return True, far_off(start, proposal, actual_decrease)
 
 
 def _proposal(start: Start, model: KrylovModel, rate: float, damping: float, rounding: float) -> Proposal:

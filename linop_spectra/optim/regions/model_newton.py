@@ -179,7 +179,8 @@ class ModelNewton(Optimizer, abc.ABC):
         if not ratio >= self.accept:
             name = self._region
             return False, (
-                f"The loss went down by {actual_decrease:.3g} where the model promised {proposal.predicted_decrease:.3g}; {name} changes "
+                f"The loss {'fell' if actual_decrease >= 0 else 'rose'} by {abs(actual_decrease):.3g} where the model promised a fall by "
+                f"{proposal.predicted_decrease:.3g}; {name} changes "
                 f"from {proposal.details[name]:.3g} to {proposal.rejected_state[name]:.3g}."
             )
         proposal.state[self._region] = self._loosened(start, proposal.details[self._region], ratio, length)
