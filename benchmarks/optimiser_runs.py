@@ -62,7 +62,7 @@ METHODS: dict[str, Method] = {
     ),
     "AdamW": Method("first order", lambda rate: lambda p: torch.optim.AdamW(p, lr=rate), (1e-3, 3e-3, 1e-2, 3e-2), "small"),
     "spectral schedule": Method(
-        "spectrum", lambda _: optim.SpectralSchedule(refresh_every=100, num_steps=10, factor=0.9), (0.0,), "small", "large"
+        "spectrum", lambda _: optim.SpectralSchedule(refresh_every=100, num_steps=10, factor=0.9, evaluate=False), (0.0,), "small", "large"
     ),
     "AdaHessian": Method("diagonal", lambda rate: optim.AdaHessian(learning_rate=rate), (0.01, 0.05, 0.15), "small"),
     "Sophia-G": Method("diagonal", lambda rate: optim.Sophia(learning_rate=rate), (3e-4, 1e-3, 3e-3, 1e-2), "small"),

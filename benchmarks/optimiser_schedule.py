@@ -119,7 +119,7 @@ def quadratic() -> dict[str, Any]:
             method = ls.optim.HeavyBall.from_spectrum(ls.spectral_density(objective.hessian(), num_steps=k, num_probes=1))
             steps, _ = steps_of(method, objective, start)
             entry["from_spectrum"][str(k)] = {"steps": steps, "learning_rate": method.learning_rate, "momentum": method.momentum}
-        steps, products = steps_of(ls.optim.SpectralSchedule(refresh_every=100, num_steps=20, factor=0.9), objective, start)
+        steps, products = steps_of(ls.optim.SpectralSchedule(refresh_every=100, num_steps=20, factor=0.9, evaluate=False), objective, start)
         entry["schedule"] = {"steps": steps, "products": products}
         results[name] = entry
         print(f"{name}: best of {len(grid)} {entry['best']} {entry['best_steps']}; exact ends {entry['exact_ends']}; from a spectrum "
@@ -176,7 +176,7 @@ def short(runs: list[dict[str, Any]], name: str = "loss") -> list[float]:
 
 def heavy_ball(rate: float, momentum: float) -> ls.optim.Optimizer:
     """A point of a grid."""
-    return ls.optim.HeavyBall(learning_rate=rate, momentum=momentum)
+    return ls.optim.HeavyBall(learning_rate=rate, momentum=momentum, evaluate=False)
 
 
 def measured_once(problem: Problem, seed: int, weight_decay: float) -> ls.optim.Optimizer:
@@ -186,8 +186,8 @@ def measured_once(problem: Problem, seed: int, weight_decay: float) -> ls.optim.
 
 
 SCHEDULES: dict[str, Callable[[int], ls.optim.Optimizer]] = {
-    "schedule": lambda every: ls.optim.SpectralSchedule(refresh_every=every, num_steps=20, factor=0.9),
-    "schedule every 10 steps, factor 0.5": lambda _: ls.optim.SpectralSchedule(refresh_every=10, num_steps=10, factor=0.5),
+    "schedule": lambda every: ls.optim.SpectralSchedule(refresh_every=every, num_steps=20, factor=0.9, evaluate=False),
+    "schedule every 10 steps, factor 0.5": lambda _: ls.optim.SpectralSchedule(refresh_every=10, num_steps=10, factor=0.5, evaluate=False),
 }
 
 
@@ -244,8 +244,10 @@ def on_resnet(seconds_for_grid: int = 160) -> dict[str, Any]:
     methods: dict[str, Method] = {
         f"tuned cosine, {best['cosine']:g}": lambda: heavy_ball(cosine(best["cosine"]), 0.9),
         f"tuned steps, {best['steps']:g}": lambda: heavy_ball(stairs(best["steps"]), 0.9),
-        "schedule": lambda: ls.optim.SpectralSchedule(refresh_every=80, num_steps=8, factor=0.9),
-        "schedule, momentum 0.9": lambda: ls.optim.SpectralSchedule(refresh_every=80, num_steps=8, factor=0.9, momentum=0.9),
+        "schedule": lambda: ls.optim.SpectralSchedule(refresh_every=80, num_steps=8, factor=0.9, evaluate=False),
+        "schedule, momentum 0.9": lambda: ls.optim.SpectralSchedule(
+            refresh_every=80, num_steps=8, factor=0.9, evaluate=False, momentum=0.9
+        ),
     }
     for key, make in methods.items():
         curvature = problem.large if key.startswith("schedule") else None
@@ -263,7 +265,7 @@ def prediction() -> dict[str, Any]:
     """Losses that the quadratic at some parameters predicts for the next steps, and those of the network."""
     problem = perceptron()
     whole = objective_of(problem, 0)
-    theta, warm = whole.parameters(), ls.optim.HeavyBall(learning_rate=0.1, momentum=0.9)
+    theta, warm = whole.parameters(), ls.optim.HeavyBall(learning_rate=0.1, momentum=0.9, evaluate=False)
     for _ in range(100):
         theta, _ = warm.step(whole, theta)
     here, batch = whole.with_parameters(theta), 50
@@ -276,7 +278,8 @@ def prediction() -> dict[str, Any]:
     for share in (0.03, 0.1, 0.3, 0.6, 0.9, 1.2):
         rate, losses = share * limit, []
         for seed in range(8):
-            generator, now, method, row = np.random.default_rng(seed), theta, ls.optim.HeavyBall(learning_rate=rate, momentum=0.0), []
+            method = ls.optim.GradientDescent(learning_rate=rate, evaluate=False)
+            generator, now, row = np.random.default_rng(seed), theta, []
             for step in range(int(when[-1]) + 1):
                 if step in when:
                     row.append(here.with_parameters(now).value())

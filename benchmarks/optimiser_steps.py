@@ -30,7 +30,7 @@ RESULTS = pathlib.Path(__file__).resolve().parent / "results"
 BATCH, STEPS = 128, 25
 WIDTHS = (784, 64, 10)
 METHODS: dict[str, Callable[[], ls.optim.Optimizer]] = {
-    "HeavyBall": lambda: ls.optim.HeavyBall(learning_rate=0.1),
+    "HeavyBall": lambda: ls.optim.HeavyBall(learning_rate=0.1, evaluate=False),
     "LanczosNewton(num_steps=10)": lambda: ls.optim.LanczosNewton(damping=1.0, num_steps=10),
     "AdaHessian": lambda: ls.optim.AdaHessian(learning_rate=0.05),
     "Sophia": lambda: ls.optim.Sophia(learning_rate=1e-3),

@@ -109,10 +109,10 @@ def test_parameters_from_a_measured_spectrum():
 
 def test_numbers_of_a_step():
     objective = quadratic([1.0, 2.0])
-    plain, info = GradientDescent(learning_rate=0.1).step(objective, [1.0, 1.0])
+    plain, info = GradientDescent(learning_rate=0.1, evaluate=False).step(objective, [1.0, 1.0])
     assert (info.loss, info.num_gradients, info.num_values, info.num_matvecs) == (1.5, 1, 0, 0)
     assert math.isnan(info.actual_decrease) and info.step_norm == pytest.approx(0.1 * math.sqrt(5)) and info.learning_rate == 0.1
-    _, info = GradientDescent(learning_rate=0.1, evaluate=True).step(objective, [1.0, 1.0])
+    _, info = GradientDescent(learning_rate=0.1).step(objective, [1.0, 1.0])
     assert info.actual_decrease == pytest.approx(1.5 - 0.5 * (0.81 + 2 * 0.64)) and info.num_values == 1
     np.testing.assert_allclose(np.asarray(plain), [0.9, 0.8])
 
@@ -168,7 +168,7 @@ def test_step_to_where_the_loss_is_not_finite():
     method.learning_rate = 0.5
     theta, info = method.step(objective, theta)
     assert info.accepted and info.actual_decrease > 0
-    method = HeavyBall(learning_rate=3.0)
+    method = HeavyBall(learning_rate=3.0, evaluate=False)
     theta, _ = method.step(objective, objective.parameters())
     before = dict(method.state)
     with pytest.raises(NonFiniteLossError):

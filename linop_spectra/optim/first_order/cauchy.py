@@ -31,7 +31,7 @@ class CauchySteps(Optimizer):
         Limit of the learning rate, for gradients along which there is hardly any curvature.
     evaluate : bool
         Whether the loss after each step is evaluated: then a step to where it is not finite is rejected, and the learning rate is
-        halved until the next refresh.
+        halved until the next refresh. False saves that forward pass.
 
     Examples
     --------
@@ -46,7 +46,7 @@ class CauchySteps(Optimizer):
 
     def __init__(
         self, *, refresh_every: int = 1, matrix: Matrix = "hessian", relaxation: float = 1.0, largest_rate: float = math.inf,
-        evaluate: bool = False,
+        evaluate: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
         self.refresh_every = check_count("refresh_every", refresh_every)

@@ -22,7 +22,7 @@ class HeavyBall(Optimizer):
     :math:`\theta_{t+1} = \theta_t - \eta g_t + \beta (\theta_t - \theta_{t-1})` (B. T. Polyak, 1964); where the learning rate changes, what
     has gathered in v is multiplied by the new one.
 
-    A step costs one gradient; with `evaluate` also one value of the loss.
+    A step costs one gradient and, with `evaluate`, one value of the loss.
 
     Parameters
     ----------
@@ -32,8 +32,8 @@ class HeavyBall(Optimizer):
         :math:`\beta`, at least 0 and below 1. With 0 this is gradient descent.
     evaluate : bool
         Whether the loss after the step is evaluated: then `StepInfo.actual_decrease` is known, and a step to where the loss is not finite
-        is rejected and its velocity forgotten. By default such a loss is an error at the start of the next step, as it is for the gradient
-        methods of all frameworks.
+        is rejected and its velocity forgotten. False saves that forward pass, about a third of a gradient; such a loss is an error at the
+        start of the next step then.
 
     Examples
     --------
@@ -52,7 +52,7 @@ class HeavyBall(Optimizer):
     _settings: ClassVar[tuple[str, ...]] = ("learning_rate", "momentum", "evaluate")
     _method: ClassVar[FirstOrderMethod] = "heavy_ball"
 
-    def __init__(self, *, learning_rate: Rate, momentum: float = 0.9, evaluate: bool = False) -> None:
+    def __init__(self, *, learning_rate: Rate, momentum: float = 0.9, evaluate: bool = True) -> None:
         super().__init__()
         self.learning_rate = checked_rate(learning_rate)
         self.momentum = check_number("momentum", momentum, below=1.0)
@@ -103,7 +103,7 @@ class Nesterov(HeavyBall):
     :math:`\theta_t = w_t + \beta (w_t - w_{t-1})` with :math:`w_{t+1} = \theta_t - \eta g_t` (I. Sutskever, J. Martens, G. Dahl and
     G. Hinton, ICML 2013).
 
-    A step costs one gradient; with `evaluate` also one value of the loss.
+    A step costs one gradient and, with `evaluate`, one value of the loss.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ class GradientDescent(HeavyBall):
     _settings: ClassVar[tuple[str, ...]] = ("learning_rate", "evaluate")
     _method: ClassVar[FirstOrderMethod] = "gd"
 
-    def __init__(self, *, learning_rate: Rate, evaluate: bool = False) -> None:
+    def __init__(self, *, learning_rate: Rate, evaluate: bool = True) -> None:
         super().__init__(learning_rate=learning_rate, momentum=0.0, evaluate=evaluate)
 
     @classmethod

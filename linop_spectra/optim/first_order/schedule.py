@@ -62,7 +62,7 @@ class SpectralSchedule(Optimizer):
         Of random starts.
     evaluate : bool
         Whether the loss after each step is evaluated: then a step to where it is not finite is rejected, and the learning rate is
-        halved until the next refresh.
+        halved until the next refresh. False saves that forward pass.
 
     Notes
     -----
@@ -90,7 +90,7 @@ class SpectralSchedule(Optimizer):
     def __init__(
         self, *, refresh_every: int = 10, num_steps: int = 10, matrix: Matrix = "hessian", factor: float = 0.5, growth: float = 1.1,
         momentum: float | Literal["optimal"] = "optimal", largest_momentum: float = 0.99, nesterov: bool = False,
-        batch_correction: bool = True, start_at: Literal["random", "gradient"] = "random", seed: int = 0, evaluate: bool = False,
+        batch_correction: bool = True, start_at: Literal["random", "gradient"] = "random", seed: int = 0, evaluate: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
         self.refresh_every = check_count("refresh_every", refresh_every)
