@@ -145,12 +145,19 @@ class Optimizer(abc.ABC):
             StepInfo(
                 step=start.step, loss=start.loss, gradient_norm=start.gradient_norm,
                 step_norm=start.norm(proposal.step) if accepted else 0.0, accepted=accepted,
-                predicted_decrease=proposal.predicted_decrease, actual_decrease=actual, learning_rate=proposal.learning_rate,
+                predicted_decrease=self._promise(start, proposal), actual_decrease=actual, learning_rate=proposal.learning_rate,
                 damping=proposal.damping, num_matvecs=start.num_matvecs, num_gradients=start.num_gradients,
                 num_values=start.num_values, refreshed=proposal.refreshed, seconds=time.perf_counter() - began,
                 message=" ".join(part for part in (message, proposal.message) if part), details=proposal.details,
             ),
         )  # fmt: skip
+
+    @staticmethod
+    def _promise(start: Start, proposal: Proposal) -> float:
+        """What the method's model promised; the linear one where it has none of its own."""
+        if not math.isnan(proposal.predicted_decrease):
+            return proposal.predicted_decrease
+        return -start.dot(start.gradient, proposal.step)
 
     def _verdict(self, start: Start, proposal: Proposal) -> tuple[bool, float, str]:
         if not math.isfinite(start.norm(proposal.step)):

@@ -24,7 +24,8 @@ class StepInfo:
     accepted : bool
         Whether the parameters moved as the method proposed.
     predicted_decrease : float
-        What the method's model of the loss promised the step to gain, in units of the loss.
+        What the method's model of the loss promised the step to gain, in units of the loss. Of a method that has no such model
+        (momentum, running diagonals, plain KFAC) that of the gradient alone, minus its inner product with the step.
     actual_decrease : float
         What the step gained on the data of the gradient; NaN where the loss was not evaluated again.
     learning_rate, damping : float

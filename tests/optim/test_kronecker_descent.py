@@ -1,6 +1,5 @@
 """KFAC and EKFAC as optimisers against least squares, dense Gauss-Newton matrices and moving averages in NumPy."""
 
-import math
 
 import numpy as np
 import pytest
@@ -101,7 +100,7 @@ def test_the_first_step_is_that_of_the_approximation(options, fisher):
     np.testing.assert_allclose(step, -0.5 * approximation.solve(objective.gradient(), damping=0.02), rtol=1e-10)
     # The Hessian of cross-entropy with three classes has rank two.
     passes = {"mc": 2, "exact": 2, "empirical": 1}[fisher] * (2 if options["kind"] == "ekfac" else 1)
-    assert info.num_gradients == 1 + passes and info.damping == 0.02 and info.learning_rate == 0.5 and math.isnan(info.predicted_decrease)
+    assert info.num_gradients == 1 + passes and info.damping == 0.02 and info.learning_rate == 0.5
 
 
 def test_damping_in_the_factors():

@@ -38,6 +38,7 @@ def test_a_step_says_what_it_did():
     assert info.step == 0 and info.accepted and info.loss == pytest.approx(obj.value(), rel=1e-14)
     assert info.gradient_norm == pytest.approx(np.linalg.norm(gradient)) and info.step_norm == pytest.approx(0.1 * np.linalg.norm(gradient))
     assert info.actual_decrease == pytest.approx(obj.value() - obj.with_parameters(after).value(), rel=1e-10)
+    assert info.predicted_decrease == pytest.approx(0.1 * gradient @ gradient) and 0 < info.ratio < 2
     assert (info.num_gradients, info.num_values, info.num_matvecs, info.learning_rate) == (1, 1, 0, 0.1)
     assert "step 0" in str(info)
 

@@ -84,8 +84,8 @@ class KFAC(Optimizer):
     -----
     A step costs one gradient and one value; where factors are measured the gradients of `fisher` besides (and the first time about two
     passes over a few examples to see how the model arranges them); where they are decomposed :math:`O(d^3)` for each factor, on the host.
-    The predicted decrease is that of the quadratic with G, undamped, and is known where `rescale` or `adapt_damping` take products with
-    it; these are on the data of the curvature, as the factors are.
+    The predicted decrease is that of the quadratic with G, undamped, where `rescale` or `adapt_damping` take products with it; these are on
+    the data of the curvature, as the factors are. Elsewhere it is that of the gradient alone.
 
     The state holds two square matrices and their eigenvectors for each layer, and for layers without factors those of their exact blocks.
     Batch normalisation by the statistics of the batch couples the examples and is refused; by running statistics it is not.
