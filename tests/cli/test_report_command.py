@@ -248,18 +248,20 @@ def test_products_of_each_section_are_those_of_the_operators(network, monkeypatc
     from linop_spectra.cli import report as module
     from linop_spectra.cli.report_work import Work
     from linop_spectra.cli.target import load_target
+    from linop_spectra.curvature.class_means import ClassMeans
     from linop_spectra.curvature.matrices import CurvatureOperator
     from linop_spectra.curvature.output_space import OutputSpace, OutputSpaceOperator
 
-    made, pushed = [], []
-    begin, push = CurvatureOperator.__init__, OutputSpace.push
+    made, passes = [], []
+    begin, push, combine = CurvatureOperator.__init__, OutputSpace.push, ClassMeans.combinations
 
     def making(self, *args, **options):
         begin(self, *args, **options)
         made.append(self)
 
     monkeypatch.setattr(CurvatureOperator, "__init__", making)
-    monkeypatch.setattr(OutputSpace, "push", lambda self, x, *rest: pushed.append(x.shape[1]) or push(self, x, *rest))
+    monkeypatch.setattr(OutputSpace, "push", lambda self, x, *rest: passes.append(x.shape[1]) or push(self, x, *rest))
+    monkeypatch.setattr(ClassMeans, "combinations", lambda self, classes, rows: passes.append(len(rows)) or combine(self, classes, rows))
     work = Work(load_target(network, matrix_name), Extent.of(8, False), 0)
 
     def spent():
@@ -268,7 +270,7 @@ def test_products_of_each_section_are_those_of_the_operators(network, monkeypatc
             one.num_matvecs * (1.0 if one.objective.num_examples == 40 else 1 / 16 if one.objective.num_examples > 1 else 1.0)
             for one in made if not isinstance(one, OutputSpaceOperator)
         )  # fmt: skip
-        return of_data + sum(pushed)
+        return of_data + sum(passes)
 
     sums = {}
 
