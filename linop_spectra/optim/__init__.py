@@ -19,6 +19,7 @@ from .first_order.parameters import (
 )
 from .first_order.schedule import SpectralSchedule
 from .minimize import Minimization, minimize
+from .native import as_optimizer
 from .newton.hessian_free import HessianFree
 from .newton.lanczos_newton import LanczosNewton
 from .newton.saddle_free import SaddleFreeNewton
@@ -55,6 +56,7 @@ __all__ = [
     "SpectralSchedule",
     "StepInfo",
     "TrustRegionNewton",
+    "as_optimizer",
     "convergence_rate",
     "cubic_step",
     "curvature_range",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -58,7 +58,7 @@ def adam_preconditioner(objective: Objective, optimizer: Any, *, model: Any = No
     (4, 4)
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in objective.unflatten(objective.parameters()).items()}
-    known = _second_moments(optimizer, eps)
+    known = second_moments(optimizer, eps)
     names = _names(optimizer, model)
     if names is None:
         if len(known) != len(shapes):
@@ -86,7 +86,7 @@ def adam_preconditioner(objective: Objective, optimizer: Any, *, model: Any = No
     return objective.flatten(found)
 
 
-def _second_moments(optimizer: Any, eps: float | None) -> list[torch.Tensor | None]:
+def second_moments(optimizer: Any, eps: float | None = None) -> list[torch.Tensor | None]:
     """The diagonal for each parameter of the optimiser, in its order; None where there is no state."""
     groups, state = _parts(optimizer)
     out: list[torch.Tensor | None] = []
@@ -117,10 +117,7 @@ def _names(optimizer: Any, model: Any) -> list[str] | None:
     """Names of the optimiser's parameters in its order, as far as they can be known."""
     groups, _ = _parts(optimizer)
     if model is not None and isinstance(optimizer, torch.optim.Optimizer):
-        known: dict[int, str] = {}
-        for name, parameter in model.named_parameters():
-            known.setdefault(id(parameter), name)
-        return [known.get(id(parameter), "") for group in groups for parameter in group["params"]]
+        return names_by_identity(groups, model.named_parameters())
     if all("param_names" in group for group in groups):
         return [name for group in groups for name in group["param_names"]]
     if model is not None:
@@ -128,3 +125,11 @@ def _names(optimizer: Any, model: Any) -> list[str] | None:
         if sum(len(group["params"]) for group in groups) == len(names):
             return names
     return None
+
+
+def names_by_identity(groups: Sequence[Mapping[str, Any]], named: Iterable[tuple[str, Any]]) -> list[str]:
+    """Names of the parameters of an optimiser's groups, in their order; empty for those that are not among the named ones."""
+    known: dict[int, str] = {}
+    for name, parameter in named:
+        known.setdefault(id(parameter), name)
+    return [known.get(id(parameter), "") for group in groups for parameter in group["params"]]

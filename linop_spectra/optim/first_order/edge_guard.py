@@ -16,9 +16,11 @@ from ...curvature.preconditioned import preconditioned
 from ...evolution.edge import Method, stability_threshold
 from ...krylov import block_lanczos
 from ...krylov.lanczos import check_count
-from ...operators import LinearOperator
+from ...operators import LinearOperator, diagonal_operator
 from ..evaluation import Matrix, Start, check_matrix, make_matrix
+from ..native import as_optimizer
 from ..optimizer import Optimizer, Proposal, check_number, check_seed
+from ..stability import StableProposal
 from .schedule import check_factor
 
 Preconditioner = Callable[[Mapping[str, Any]], Any]
@@ -39,19 +41,21 @@ class EdgeOfStabilityGuard(Optimizer):
     r"""An optimiser whose steps are shortened where its learning rate is too large for the sharpest direction.
 
     Every so many steps a short block Lanczos run, from the last top eigenvector and the gradient, follows the sharpness: the largest
-    eigenvalue :math:`\lambda_1` of the Hessian, or of :math:`P^{-1/2} H P^{-1/2}` with the preconditioner P of the method. On a quadratic
-    the method is stable for :math:`\lambda_1 < c / \eta` with c of `linop_spectra.evolution.stability_threshold`: 2 for gradient descent,
-    :math:`2 (1 + \beta)` for heavy ball (J. Cohen et al., ICLR 2021, and 2022 for preconditioned methods). Where the learning rate of a
-    step is above `safety` times :math:`c / \lambda_1`, the step is multiplied by what brings it there. For methods whose state does not
-    depend on the learning rate (gradient descent, heavy ball and Nesterov's method as here and in torch, Adam-like ones) this is the method
-    at the lower learning rate.
+    eigenvalue :math:`\lambda_1` of the Hessian, or of :math:`P^{-1/2} (H + D) P^{-1/2}` with the preconditioner P of the method and the
+    weight decay D that it adds to the gradient. On a quadratic the method is stable for :math:`\lambda_1 < c / \eta` with c of
+    `linop_spectra.evolution.stability_threshold`: 2 for gradient descent, :math:`2 (1 + \beta)` for heavy ball,
+    :math:`2 (1 + \beta_1) / (1 - \beta_1)` for Adam (J. Cohen et al., ICLR 2021, and 2022 for preconditioned methods). Where the learning
+    rate of a step is above `safety` times :math:`c / \lambda_1`, the step is multiplied by what brings it there. For methods whose state
+    does not depend on the learning rate (gradient descent, heavy ball and Nesterov's method as here and in torch, Adam-like ones) this is
+    the method at the lower learning rate.
 
     A step costs what it costs the method; a check twice `num_steps` products, the first one four times as many.
 
     Parameters
     ----------
-    base : Optimizer
-        The method. It is used for its settings; its state is part of the guard's, under ``"base/"``.
+    base : Optimizer, torch.optim.Optimizer, optax.GradientTransformation or keras.optimizers.Optimizer
+        The method, or a framework's optimiser, see `as_optimizer`. It is used for its settings; its state is part of the guard's, under
+        ``"base/"``.
     refresh_every : int
         Steps between checks.
     safety : float
@@ -61,13 +65,17 @@ class EdgeOfStabilityGuard(Optimizer):
     matrix : {"hessian", "ggn", "fisher"} or callable
         The matrix, on the data of the curvature.
     method : {"gd", "heavy_ball", "nesterov", "adam"}, optional
-        By which c is chosen. By default what the method says of itself; a method that says nothing is judged by the learning rate that its
-        step has along the top eigenvector u, :math:`-u^\top s / u^\top g`, with c = 2.
+        By which c is chosen. By default what the method says of itself: `GradientDescent`, `HeavyBall`, `Nesterov`, `SpectralSchedule`
+        and `AdaHessian` do, SGD, Adam and AdamW of torch and Keras (without dampening and accumulation of gradients, and with the same
+        momentum in all groups), and of optax gradient descent, momentum, Adam and AdamW where ``optax.inject_hyperparams`` shows the
+        learning rate. A method that says nothing is judged by the learning rate that its step has along the top eigenvector u,
+        :math:`-u^\top s / u^\top g`, with c = 2.
     momentum : float, optional
         :math:`\beta` or :math:`\beta_1` that belongs to `method`.
     preconditioner : callable, optional
         Diagonal of P, shape (n,), positive, from the state of the method: with ``"adam"`` that by which its momentum is divided.
-        Before it is known the function may return None, and the step is not guarded.
+        Before it is known the function may return None, and the step is not guarded. By default what the method says of itself; learning
+        rates that differ between the groups of a torch optimiser are part of it.
     seed : int
         Of the random part of the second vector, by which a check sees new top eigenvectors that the gradient has no part of yet.
 
@@ -84,6 +92,15 @@ class EdgeOfStabilityGuard(Optimizer):
     >>> theta, info = method.step(objective, objective.parameters())  # the curvature is 2
     >>> round(info.details["sharpness"], 6), round(info.learning_rate, 6)
     (2.0, 0.95)
+
+    A torch optimiser in its place:
+
+    >>> model = torch.nn.Linear(1, 1, bias=False).double()
+    >>> objective = ls.objective(model, "mse", (torch.ones(1, 1).double(), torch.ones(1, 1).double()))
+    >>> method = ls.optim.EdgeOfStabilityGuard(torch.optim.SGD(model.parameters(), lr=10.0, momentum=0.9))
+    >>> theta, info = method.step(objective, objective.parameters())
+    >>> round(info.details["threshold"], 6), round(info.learning_rate, 6)  # 2 (1 + 0.9) / 10, and 0.95 * 2 (1 + 0.9) / 2
+    (0.38, 1.805)
     """
 
     _settings: ClassVar[tuple[str, ...]] = (
@@ -91,13 +108,14 @@ class EdgeOfStabilityGuard(Optimizer):
     )  # fmt: skip
 
     def __init__(
-        self, base: Optimizer, *, refresh_every: int = 10, safety: float = 0.95, num_steps: int = 3, matrix: Matrix = "hessian",
+        self, base: Any, *, refresh_every: int = 10, safety: float = 0.95, num_steps: int = 3, matrix: Matrix = "hessian",
         method: Method | None = None, momentum: float | None = None, preconditioner: Preconditioner | None = None, seed: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
-        if not isinstance(base, Optimizer):
-            raise TypeError(f"The argument base is a {type(base).__name__}, but must be an optimiser of this library.")
-        self.base = base
+        try:
+            self.base = as_optimizer(base)
+        except TypeError as error:
+            raise TypeError(f"The argument base cannot be guarded. {error}") from error
         self.refresh_every, self.num_steps = check_count("refresh_every", refresh_every), check_count("num_steps", num_steps)
         self.safety = check_factor("safety", safety)
         check_matrix(matrix)
@@ -114,7 +132,7 @@ class EdgeOfStabilityGuard(Optimizer):
         self.momentum = None if momentum is None else check_number("momentum", momentum, below=1.0)
         if method is not None:
             stability_threshold(1.0, method, momentum=self.momentum or 0.0)  # a wrong pair is an error now and not in the first step
-        self._evaluates = base._evaluates
+        self._evaluates = self.base._evaluates
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -125,9 +143,11 @@ class EdgeOfStabilityGuard(Optimizer):
         within = copy.copy(start)
         within.state = MappingProxyType(unprefixed(start.state))
         wanted = self.base._propose(within)
-        sharpness, checked = self._sharpness(start, {**within.state, **wanted.state})
+        base_state = {**within.state, **wanted.state}
+        finite = math.isfinite(start.norm(wanted.step))  # else it will be rejected, and its metric may be none
+        sharpness, checked = self._sharpness(start, wanted, base_state) if finite else (None, {})
         start.num_values, start.num_gradients = within.num_values, within.num_gradients
-        limit, rate = self._limit(start, wanted, {**start.state, **checked})
+        limit, rate = self._limit(start, wanted, {**start.state, **checked}, base_state)
         scale = 1.0
         if sharpness is not None and rate > 0 and sharpness[0] + sharpness[1] > 0:
             scale = min(1.0, self.safety * limit / (rate * (sharpness[0] + sharpness[1])))
@@ -158,19 +178,29 @@ class EdgeOfStabilityGuard(Optimizer):
         proposal.rejected_state.update(prefixed(proposal.base_proposal.rejected_state))
         return accepted, message
 
-    def _sharpness(self, start: Start, base_state: Mapping[str, Any]) -> tuple[tuple[float, float] | None, dict[str, Any]]:
+    def _sharpness(
+        self, start: Start, wanted: Proposal, base_state: Mapping[str, Any]
+    ) -> tuple[tuple[float, float] | None, dict[str, Any]]:
         """Largest eigenvalue and its residual, and the entries of the state that a check has changed."""
-        if start.step % self.refresh_every and "sharpness" in start.state:
+        said = wanted if isinstance(wanted, StableProposal) else StableProposal(wanted.step)
+        scaled = self.preconditioner is not None or said.preconditioner is not None
+        # What was measured in another metric says nothing of this step: a transformation of optax may be known in some steps only.
+        same = bool(start.state.get("preconditioned", scaled)) == scaled
+        if start.step % self.refresh_every and "sharpness" in start.state and same:
             return (float(start.state["sharpness"]), float(start.state["sharpness_error"])), {}
         operator = make_matrix(self.matrix, start.curvature)
+        if said.decay is not None:
+            operator = operator + diagonal_operator(said.decay)
         if self.preconditioner is not None:
             diagonal = self.preconditioner(base_state)
             if diagonal is None:
                 return None, {}
             operator = preconditioned(operator, diagonal)
+        elif said.preconditioner is not None:
+            operator = preconditioned(operator, said.preconditioner())
         start.count(operator)
         value, error, vector = self._top(start, operator)
-        return (value, error), {"eigenvector": vector, "sharpness": value, "sharpness_error": error}
+        return (value, error), {"eigenvector": vector, "sharpness": value, "sharpness_error": error, "preconditioned": scaled}
 
     def _top(self, start: Start, operator: LinearOperator) -> tuple[float, float, Array]:
         """Largest Ritz value, its residual and its vector, from a block of two vectors.
@@ -194,10 +224,14 @@ class EdgeOfStabilityGuard(Optimizer):
             raise KeyboardInterrupt
         return float(run.ritz_values[-1]), float(run.residual_norms[-1]), backend.contiguous(run.ritz_vectors()[:, -1])
 
-    def _limit(self, start: Start, wanted: Proposal, state: Mapping[str, Any]) -> tuple[float, float]:
+    def _limit(
+        self, start: Start, wanted: Proposal, state: Mapping[str, Any], base_state: Mapping[str, Any]
+    ) -> tuple[float, float]:
         """Largest stable product of learning rate and sharpness, and the learning rate; zero where there is none."""
         method, beta = self.method, self.momentum or 0.0
-        if method is None and isinstance(getattr(self.base, "stability", None), tuple):
+        if method is None and isinstance(wanted, StableProposal):
+            method, beta = wanted.stability or (None, beta)
+        elif method is None and isinstance(getattr(self.base, "stability", None), tuple):
             method, beta = self.base.stability  # type: ignore[attr-defined]
             beta = wanted.details.get("momentum", beta)
         if method is not None and math.isfinite(wanted.learning_rate):
@@ -206,10 +240,17 @@ class EdgeOfStabilityGuard(Optimizer):
         u = state.get("eigenvector")
         if u is None:
             return 2.0, 0.0
-        along = start.dot(u, start.gradient)
-        if abs(along) <= np.sqrt(np.finfo(start.objective.dtype).eps) * start.gradient_norm:
+        gradient, step = start.gradient, wanted.step
+        if self.preconditioner is not None:  # u is an eigenvector in its metric
+            diagonal = self.preconditioner(base_state)
+            if diagonal is None:
+                return 2.0, 0.0
+            root = start.backend.asarray(diagonal, dtype=start.objective.dtype) ** 0.5
+            gradient, step = gradient / root, step * root
+        along = start.dot(u, gradient)
+        if abs(along) <= np.sqrt(np.finfo(start.objective.dtype).eps) * start.norm(gradient):
             return 2.0, 0.0
-        return 2.0, max(0.0, -start.dot(u, wanted.step) / along)
+        return 2.0, max(0.0, -start.dot(u, step) / along)
 
 
 def prefixed(state: Mapping[str, Any]) -> dict[str, Any]:

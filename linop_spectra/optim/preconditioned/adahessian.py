@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 from ...backends import Array
 from ...krylov.lanczos import check_count
 from ..evaluation import Matrix, Start, check_matrix
-from ..optimizer import NO_GRADIENT, Optimizer, Proposal, Rate, check_number, check_seed, checked_rate, rate_at
+from ..optimizer import NO_GRADIENT, Optimizer, Rate, check_number, check_seed, checked_rate, rate_at
+from ..stability import StableProposal
 from .diagonal_curvature import Window, averaged, check_betas, convolution_windows, hutchinson_diagonal
 
 
@@ -105,7 +106,7 @@ class AdaHessian(Optimizer):
         self.spatial_average, self.seed = bool(spatial_average), check_seed(seed)
         self._windows: tuple[Any, list[Window]] = (None, [])
 
-    def _propose(self, start: Start) -> Proposal:
+    def _propose(self, start: Start) -> StableProposal:
         rate, state = rate_at(self.learning_rate, start.step), start.state
         beta, beta_squares = self.betas
         count = state.get("count", 0) + 1
@@ -128,10 +129,11 @@ class AdaHessian(Optimizer):
         still = rate > 0 and start.norm(step) == 0
         if self.weight_decay:
             step = step - rate * self.weight_decay * start.theta
-        return Proposal(
+        return StableProposal(
             step,
             {"mean": mean, "squares": squares, "count": count, "refreshes": refreshes, "since_refresh": since + 1},
             learning_rate=rate, refreshed=refreshed, message=NO_GRADIENT if still and not self.weight_decay else "", details=details,
+            stability=("adam", beta), preconditioner=lambda: scale,
         )  # fmt: skip
 
     def _windows_of(self, start: Start) -> list[Window]:
