@@ -224,8 +224,12 @@ class CrossEntropy(OutputLoss):
         """Sum over positions, and their number."""
         logits, targets = at_least_single(outputs), batch[1]
         if self._distributions(outputs, batch):
-            log_p = jax.nn.log_softmax(logits, axis=-1)
-            return -jnp.sum(targets.astype(logits.dtype) * log_p), outputs.size // outputs.shape[-1]
+            shares = targets.astype(logits.dtype)
+            most = jnp.argmax(shares, axis=-1)
+            own = most[..., None] == jnp.arange(logits.shape[-1])
+            # What a target gives to other classes than the one that it gives most: nothing where it is one-hot.
+            rest = jnp.where(own, 0, shares) * (logits - jnp.take_along_axis(logits, most[..., None], axis=-1))
+            return summed_cross_entropy(logits, most, jnp.sum(shares, axis=-1)) - jnp.sum(rest), outputs.size // outputs.shape[-1]
         valid = targets != self.ignore_index
         return summed_cross_entropy(logits, targets, valid.astype(logits.dtype)), jnp.sum(valid)
 

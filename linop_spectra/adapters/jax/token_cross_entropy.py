@@ -2,7 +2,8 @@
 
 With logits `z`, their softmax `p`, targets `t` and weights `w` of each position, the sum is ``sum_i w_i (logsumexp z_i - z_i[t_i])``, its
 gradient ``w_i (p_i - e_{t_i})`` and its second derivative along `u` ``w_i p_i (u_i - <p_i, u_i>)``. Written so, a linearised gradient keeps
-the gradient and the softmax, where the derivatives of the elementary functions keep several arrays more of the logits' size.
+the gradient and the softmax, where the derivatives of the elementary functions keep several arrays more of the logits' size. One minus the
+probability of the target is the sum of the others': the difference would lose it to rounding.
 """
 
 from __future__ import annotations
@@ -40,14 +41,21 @@ def summed_cross_entropy(logits: Any, targets: Any, weights: Any) -> Any:
     """
     chosen = jnp.where(weights != 0, targets, 0)
     picked = jnp.take_along_axis(logits, chosen[..., None], axis=-1)[..., 0]
+    others = jax.nn.logsumexp(jnp.where(_hot(chosen, logits), -jnp.inf, logits), axis=-1)
     # A logit of minus infinity counts nothing at a position without weight.
-    return jnp.sum(jnp.where(weights != 0, weights * (jax.nn.logsumexp(logits, axis=-1) - picked), 0))
+    return jnp.sum(jnp.where(weights != 0, weights * jax.nn.softplus(others - picked), 0))
+
+
+def _hot(targets: Any, logits: Any) -> Any:
+    """Mask of the targets' logits."""
+    return targets[..., None] == jnp.arange(logits.shape[-1])
 
 
 @jax.custom_jvp
 def _slope(logits: Any, targets: Any, weights: Any) -> Any:
-    hot = targets[..., None] == jnp.arange(logits.shape[-1])
-    return weights[..., None] * (jax.nn.softmax(logits, axis=-1) - hot)
+    hot = _hot(targets, logits)
+    others = jnp.where(hot, 0, jax.nn.softmax(logits, axis=-1))
+    return weights[..., None] * jnp.where(hot, -jnp.sum(others, axis=-1, keepdims=True), others)
 
 
 @summed_cross_entropy.defjvp

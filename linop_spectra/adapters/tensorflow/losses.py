@@ -15,6 +15,7 @@ import tensorflow as tf
 from ...curvature.linearization import Noise
 from .. import loss_sentences
 from ..output_loss import AnyOutputLoss
+from .cross_entropy import cross_entropy, others, picked
 
 KERAS_LOSSES = " (or Keras' objects of them)"
 """What else than a name stands for the losses that have a likelihood."""
@@ -195,8 +196,9 @@ class BinaryCrossEntropy(_Elementwise):
         targets = self.targets(outputs, batch)
         if self._smoothing:
             targets = targets * (1 - self._smoothing) + 0.5 * self._smoothing
-        loss = tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=outputs)
-        return self.weight(outputs) * tf.reduce_sum(loss), tf.size(outputs)
+        # Both signs apart, because softplus(z) - t z cancels where |z| is large.
+        losses = targets * tf.nn.softplus(-outputs) + (1 - targets) * tf.nn.softplus(outputs)
+        return self.weight(outputs) * tf.reduce_sum(losses), tf.size(outputs)
 
     def hessian_product(self, outputs: Any, batch: Any, u: Any) -> Any:
         """Diagonal: ``s (1 - s)`` with the sigmoid `s`."""
@@ -278,23 +280,27 @@ class CrossEntropy(OutputLoss):
     def total(self, outputs: Any, batch: Any) -> tuple[Any, Any]:
         """Sum over positions, and how many count."""
         targets = self.targets(outputs, batch)
+        shares, weights = self._shares(outputs, targets), self._weights(outputs, batch)[..., 0]
         if _distributions(outputs, targets):
-            loss = tf.nn.softmax_cross_entropy_with_logits(labels=self._smoothed(targets, outputs), logits=outputs)
-            return tf.reduce_sum(loss), tf.size(loss)
-        valid = targets != self._ignore
-        classes = tf.where(valid, targets, tf.zeros_like(targets))
-        if self._smoothing:
-            labels = tf.one_hot(tf.cast(classes, tf.int64), tf.shape(outputs)[-1], dtype=outputs.dtype)
-            loss = tf.nn.softmax_cross_entropy_with_logits(labels=self._smoothed(labels, outputs), logits=outputs)
+            chosen, count = tf.argmax(shares, -1), tf.size(weights)
         else:
-            loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=tf.cast(classes, tf.int64), logits=outputs)
-        count = tf.reduce_sum(tf.cast(valid, tf.int64))
-        return tf.reduce_sum(tf.where(valid, loss, tf.zeros_like(loss))), count
+            chosen = tf.cast(tf.where(targets != self._ignore, targets, tf.zeros_like(targets)), tf.int64)
+            count = tf.reduce_sum(tf.cast(targets != self._ignore, tf.int64))
+        losses = weights * cross_entropy(outputs, chosen)
+        total = tf.reduce_sum(tf.where(weights != 0, losses, tf.zeros_like(losses)))
+        if shares is not None:
+            # What the target gives to other classes than the one that it gives most: nothing where it is one-hot.
+            total -= tf.reduce_sum(others(shares, chosen, 0.0) * (outputs - picked(outputs, chosen)[..., tf.newaxis]))
+        return total, count
 
-    def _smoothed(self, labels: Any, outputs: Any) -> Any:
+    def _shares(self, outputs: Any, targets: Any) -> Any:
+        """Weight of each class in each position's target; with one class for each only what smoothing spreads over all of them."""
+        smooth = self._smoothing / tf.cast(tf.shape(outputs)[-1], outputs.dtype)
+        if _distributions(outputs, targets):
+            return targets * (1 - self._smoothing) + smooth if self._smoothing else targets
         if not self._smoothing:
-            return labels
-        return labels * (1 - self._smoothing) + self._smoothing / tf.cast(tf.shape(outputs)[-1], outputs.dtype)
+            return None
+        return tf.cast(targets != self._ignore, outputs.dtype)[..., tf.newaxis] * smooth * tf.ones_like(outputs)
 
     def hessian_product(self, outputs: Any, batch: Any, u: Any) -> Any:
         r"""At each position ``s (diag p - p p^T)`` with the softmax `p` and the total weight `s` of the target."""
@@ -307,7 +313,7 @@ class CrossEntropy(OutputLoss):
         """Total weight of each position's target, with an axis of length one for the classes; zero where it is masked."""
         targets = self.targets(outputs, batch)
         if _distributions(outputs, targets):
-            return tf.reduce_sum(self._smoothed(targets, outputs), -1, keepdims=True)
+            return tf.reduce_sum(self._shares(outputs, targets), -1, keepdims=True)
         return tf.cast(targets != self._ignore, outputs.dtype)[..., tf.newaxis]
 
     def noise_of(self, outputs: Any) -> tuple[Noise, tuple[int, ...]]:

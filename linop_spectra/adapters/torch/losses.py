@@ -26,6 +26,7 @@ from .likelihood import (
     per_example,
     per_position,
 )
+from .token_cross_entropy import summed_cross_entropy
 
 Product = Callable[[Tensor], Tensor]
 
@@ -142,11 +143,12 @@ class BinaryCrossEntropy(OutputLoss):
 
     def total(self, outputs: Tensor, batch: Any) -> tuple[Tensor, Any]:
         """Sum over elements."""
+        outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
         targets = batch[1].to(outputs.dtype)
-        loss = functional.binary_cross_entropy_with_logits(
-            outputs, targets, _like(self.weight, outputs), pos_weight=_like(self.pos_weight, outputs), reduction="sum"
-        )
-        return loss, outputs.numel()
+        ones = targets if self.pos_weight is None else self.pos_weight.to(outputs) * targets
+        # Both signs apart, because softplus(z) - t z cancels where |z| is large.
+        losses = ones * functional.softplus(-outputs) + (1 - targets) * functional.softplus(outputs)
+        return (losses if self.weight is None else self.weight.to(outputs) * losses).sum(), outputs.numel()
 
     def hessian_product(self, outputs: Tensor, batch: Any) -> Product:
         """Diagonal: ``w (1 + (pos_weight - 1) t) s (1 - s)`` with the sigmoid `s`."""
@@ -217,17 +219,22 @@ class CrossEntropy(OutputLoss):
 
     def total(self, outputs: Tensor, batch: Any) -> tuple[Tensor, Any]:
         """Sum over positions, and their weights."""
-        targets, weight = batch[1], _like(self.weight, outputs)
-        targets = targets.to(outputs.dtype) if targets.shape == outputs.shape else targets.long()
-        loss = functional.cross_entropy(
-            outputs, targets, weight, ignore_index=self.ignore_index, reduction="sum", label_smoothing=self.label_smoothing
-        )
+        targets, axis = batch[1], _class_axis(outputs)
+        outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+        shares, scale = self._shares(outputs, batch), self._weights(outputs, batch).squeeze(axis)
         if targets.shape == outputs.shape:
-            return loss, outputs.numel() // outputs.shape[_class_axis(outputs)]
-        valid = targets != self.ignore_index
-        if weight is None:
-            return loss, valid.sum()
-        return loss, (weight[torch.where(valid, targets, 0)] * valid).sum()
+            assert shares is not None
+            chosen, terms = shares.argmax(axis), outputs.numel() // outputs.shape[axis]
+        else:
+            valid, weight = targets != self.ignore_index, _like(self.weight, outputs)
+            chosen = torch.where(valid, targets, 0).long()
+            terms = valid.sum() if weight is None else (weight[chosen] * valid).sum()
+        total = summed_cross_entropy(outputs.movedim(axis, -1), chosen, scale)
+        if shares is not None:
+            # What the target gives to other classes than the one that it gives most: nothing where it is one-hot.
+            own = chosen.unsqueeze(axis)
+            total = total - (shares.scatter(axis, own, 0) * (outputs - outputs.gather(axis, own))).sum()
+        return total, terms
 
     def hessian_product(self, outputs: Tensor, batch: Any) -> Product:
         r"""At each position ``s (diag p - p p^T)`` with the softmax `p` and the total weight `s` of the target."""
@@ -254,23 +261,30 @@ class CrossEntropy(OutputLoss):
         if outputs.ndim < 2:
             raise loss_sentences.no_axis_of_examples(outputs.shape)
 
+    def _shares(self, outputs: Tensor, batch: Any) -> Tensor | None:
+        """Weight of each class in each position's target; with one class for each only what smoothing spreads over all of them."""
+        targets, axis, smoothing = batch[1], _class_axis(outputs), self.label_smoothing
+        if targets.shape == outputs.shape:
+            shares = targets.to(outputs.dtype) * (1 - smoothing) + smoothing / outputs.shape[axis]
+        elif smoothing:
+            shares = (targets != self.ignore_index).unsqueeze(axis) * outputs.new_full(outputs.shape, smoothing / outputs.shape[axis])
+        else:
+            return None
+        if self.weight is None:
+            return shares
+        return shares * self.weight.to(outputs).view([-1 if position == axis else 1 for position in range(outputs.ndim)])
+
     def _weights(self, outputs: Tensor, batch: Any) -> Tensor:
         """Total weight of each position's target, with an axis of length one for the classes; zero where it is masked."""
-        targets, axis, dtype = batch[1], _class_axis(outputs), outputs.dtype
-        weight, smoothing, classes = _like(self.weight, outputs), self.label_smoothing, outputs.shape[axis]
+        targets, axis = batch[1], _class_axis(outputs)
+        shares, weight = self._shares(outputs, batch), _like(self.weight, outputs)
         if targets.shape == outputs.shape:
-            distribution = targets.to(dtype) * (1 - smoothing) + smoothing / classes
-            if weight is not None:
-                shape = [1] * outputs.ndim
-                shape[axis] = classes
-                distribution = distribution * weight.view(shape)
-            return distribution.sum(axis, keepdim=True)
+            assert shares is not None
+            return shares.sum(axis, keepdim=True)
         valid = targets != self.ignore_index
-        scale = valid.to(dtype)
-        if weight is not None:
-            chosen = weight[torch.where(valid, targets, 0).long()]
-            scale = scale * ((1 - smoothing) * chosen + smoothing * weight.mean())
-        return scale.unsqueeze(axis)
+        scale = valid.to(outputs.dtype) if weight is None else valid * weight[torch.where(valid, targets, 0).long()]
+        scale = (1 - self.label_smoothing) * scale.unsqueeze(axis)
+        return scale if shares is None else scale + shares.sum(axis, keepdim=True)
 
 
 def refuse_probabilities(outputs: Tensor, axis: int) -> None:

@@ -1,8 +1,9 @@
-"""Softmax cross-entropy over large vocabularies, with first and second derivative, a few positions at a time.
+"""Softmax cross-entropy, over large vocabularies too, with first and second derivative, a few positions at a time.
 
 With logits `z` of shape (positions, vocabulary), their softmax `p`, targets `t` and weights `w`, the sum is
 ``sum_i w_i (logsumexp z_i - z_i[t_i])``, its gradient ``w_i (p_i - e_{t_i})`` and its second derivative along `u`
-``w_i p_i (u_i - <p_i, u_i>)``. Each is written into one array of the logits' size; nothing else of that size is made or kept.
+``w_i p_i (u_i - <p_i, u_i>)``. Each is written into one array of the logits' size; nothing else of that size is made or kept. One minus the
+probability of the target is the sum of the others': the difference would lose it to rounding.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 _ELEMENTS = 1 << 22
 """Of the arrays in between: 16 MiB in single precision."""
@@ -92,9 +94,12 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def forward(rows: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        normaliser = _logsumexp(rows)
-        picked = rows.gather(1, targets.unsqueeze(1)).squeeze(1).to(normaliser.dtype)
-        return (weights * (normaliser - picked)).sum(), normaliser
+        index, wide = targets.unsqueeze(1), _wide(rows)
+        picked = rows.gather(1, index).squeeze(1).to(wide)
+        others = torch.empty_like(picked)
+        for part in parts_of(rows):
+            others[part] = rows[part].to(wide).scatter(1, index[part], torch.finfo(wide).min).logsumexp(1)
+        return (weights * functional.softplus(others - picked)).sum(), torch.logaddexp(others, picked)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -115,8 +120,9 @@ class _Slope(torch.autograd.Function):
         result = torch.empty_like(rows, memory_format=torch.contiguous_format)
         same, scale = _wide(rows) == rows.dtype, weights * grad
         for part in parts_of(rows):
-            work = _softmax(rows, normaliser, part, out=result[part] if same else None).mul_(scale[part].unsqueeze(1))
-            work.scatter_add_(1, targets[part].unsqueeze(1), -scale[part].unsqueeze(1))
+            work, own = _softmax(rows, normaliser, part, out=result[part] if same else None), targets[part].unsqueeze(1)
+            work.scatter_(1, own, 0)
+            work.scatter_(1, own, -work.sum(1, keepdim=True)).mul_(scale[part].unsqueeze(1))
             if not same:
                 result[part] = work
         return result
@@ -132,11 +138,13 @@ class _Slope(torch.autograd.Function):
             p = torch.softmax(rows, 1, dtype=normaliser.dtype)
             shifted = p * (u - (p * u).sum(1, keepdim=True))
             curved = shifted * (weights * grad).unsqueeze(1)
-            along = (weights * ((p * u).sum(1) - u.gather(1, targets.unsqueeze(1)).squeeze(1))).sum()
+            along = (weights * (p * (u - u.gather(1, targets.unsqueeze(1)))).sum(1)).sum()
             return curved.to(rows.dtype), None, None, None, along
         curved = _curved(rows, normaliser, weights * grad, u)
         along_grad = None
         if ctx.needs_input_grad[4]:
-            slope = sum(((_softmax(rows, normaliser, part) * u[part]).sum(1) * weights[part]).sum() for part in parts_of(rows))
-            along_grad = slope - (weights * u.gather(1, targets.unsqueeze(1)).squeeze(1)).sum()
+            against = u.gather(1, targets.unsqueeze(1))
+            along_grad = sum(
+                ((_softmax(rows, normaliser, part) * (u[part] - against[part])).sum(1) * weights[part]).sum() for part in parts_of(rows)
+            )
         return curved, None, None, None, along_grad
