@@ -137,7 +137,7 @@ def keras_jax_objective(layers: KerasLayers, loss: Any, data: Any, **options: An
 
 
 def _with_variables(model: PureModel, layers: KerasLayers) -> PureModel:
-    """The model with its other variables among its constants."""
+    """The model with its other variables among its constants, and lists of weights read as Keras gives them."""
     count, names = len(model.constants), tuple(layers.rest)
 
     def build(values: Any, fixed: Any) -> Any:
@@ -149,11 +149,21 @@ def _with_variables(model: PureModel, layers: KerasLayers) -> PureModel:
         run(functools.partial(apply, *bound.args))
         return apply.found
 
+    # A tree of JAX is in alphabetical order, but lists of weights are in that of Keras.
+    orders = [[name for name in layers.trainable if name in model.names], list(layers.trainable), list(layers.weight_names)]
+
+    def named(tree: Any) -> dict[str, Any] | None:
+        if isinstance(tree, list | tuple) and all(hasattr(item, "shape") for item in tree):
+            for order in orders:
+                if len(order) == len(tree):
+                    return dict(zip(order, tree, strict=True))
+        return model.named(tree)
+
     with double_precision(model.dtype == np.float64):
         others = tuple(jax.device_put(jnp.array(v.value), model.device) for v in layers.rest.values())
         if model.dtype == np.float64:
             others = tuple(x.astype(np.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x for x in others)
     return dataclasses.replace(
         model, constant_names=(*model.constant_names, *names), constants=(*model.constants, *others), build=build,
-        batch_statistics=layers.batch_statistics, statistics=tuple(layers.statistics), collect=collect,
+        named=named, batch_statistics=layers.batch_statistics, statistics=tuple(layers.statistics), collect=collect,
     )  # fmt: skip
