@@ -129,11 +129,17 @@ def metrics_section(work: Work, section: Section, progress: Progress) -> None:
         section.leave_out(name.replace("_", " "), why)
     statistics = getattr(work.curvature, "batches", None)
     if statistics is not None:
-        names = ("batch_size", "variance", "smallest", "largest", "learning_rate_cap", "learning_rate_cap_momentum")
-        heads = ("batch size", "variance V_z", "smallest eigenvalue", "largest eigenvalue", "learning-rate cap", "cap at momentum 0.9")
+        names = (
+            "batch_size", "variance", "smallest", "largest", "largest_low", "largest_high", "learning_rate_cap",
+            "learning_rate_cap_momentum",
+        )  # fmt: skip
+        heads = (
+            "batch size", "variance V_z", "smallest eigenvalue", "largest eigenvalue", "low", "high", "learning-rate cap",
+            "cap at momentum 0.9",
+        )  # fmt: skip
         section.table(
             "batches", heads, [[row[name] for name in names] for row in statistics.table()],
-            "Hessians of single batches, predicted from the variances over the batches of the data",
+            "Hessians of single batches, predicted from the variances over the batches of the data, with the 95 % interval that these have",
         )  # fmt: skip
         _explain_kappa(work, section, found)
 

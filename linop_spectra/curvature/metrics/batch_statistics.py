@@ -31,6 +31,9 @@ from .source import require_objective
 DIRECTIONS = 4
 """Random directions at least, for a standard error of the isotropic variance."""
 
+_MOST = 50.0
+"""Logarithm of a variance's upper end over itself at most, so that it is finite."""
+
 Slopes = Mapping[str, Callable[[BatchInfluence], Effect]]
 
 
@@ -85,11 +88,29 @@ class BatchStatistics:
 
     def predicted(self, batch_size: float) -> MinibatchPrediction:
         """Extreme eigenvalues of the Hessian of a batch and the cap of the learning rate, from the variances along both eigenvectors."""
-        variances = np.array([one.value for one in self.hessian.directional[:2]]) * self.batch_size
-        model = MinibatchModel(
-            self.eigenvalues, self.hessian.per_example, round(self.num_examples), 0.0, variances, self.hessian.num_parameters
-        )
-        return model.at(batch_size)
+        return self._prediction(batch_size, [one.value for one in (self.hessian.estimate, *self.hessian.directional[:2])])
+
+    def predicted_interval(self, batch_size: float, level: float = 0.95) -> tuple[MinibatchPrediction, MinibatchPrediction]:
+        """The same with all variances at the lower and at the upper end of their intervals, which few batches leave wide.
+
+        The intervals are those of the logarithms: a variance that came out small by chance has a small error by chance, too. Where examples
+        with heavy tails decide, they still hold less than they say (34 of 40 for a regression of 256 examples in 16 batches). The
+        eigenvalues of all data are taken as they are.
+        """
+        least = np.finfo(np.float64).tiny * self.num_examples  # the model has no noise of exactly zero
+        values = [max(one.value, least) for one in (self.hessian.estimate, *self.hessian.directional[:2])]
+        halves = [one.confidence_interval(level)[1] - one.value for one in (self.hessian.estimate, *self.hessian.directional[:2])]
+        factors = [math.exp(min(half / value, _MOST)) for half, value in zip(halves, values, strict=True)]
+        low, high = (
+            self._prediction(batch_size, [value * factor**sign for value, factor in zip(values, factors, strict=True)])
+            for sign in (-1, 1)
+        )  # fmt: skip
+        return low, high
+
+    def _prediction(self, batch_size: float, variances: list[float]) -> MinibatchPrediction:
+        per_example = np.array(variances) * self.batch_size
+        count, order = round(self.num_examples), self.hessian.num_parameters
+        return MinibatchModel(self.eigenvalues, float(per_example[0]), count, 0.0, per_example[1:], order).at(batch_size)
 
     @property
     def kappa(self) -> tuple[float, float]:
@@ -102,16 +123,20 @@ class BatchStatistics:
         return [float(2**power) for power in range(min(4, most), most + 1)]
 
     def table(self) -> list[dict[str, float]]:
-        """For each size: V_z, predicted extreme eigenvalues, and learning-rate caps without and with a momentum of 0.9."""
+        """For each size: V_z, predicted extreme eigenvalues, and learning-rate caps without and with a momentum of 0.9.
+
+        ``largest_low`` and ``largest_high`` are the 95 % interval of ``largest`` by that of the variances.
+        """
         rows = []
         for size in self.sizes():
             if not self.hessian.isotropic > 0:
                 break
-            found = self.predicted(size)
+            found, (low, high) = self.predicted(size), self.predicted_interval(size)
             stable = found.largest > 0
             rows.append(
                 {
                     "batch_size": size, "variance": found.variance, "smallest": found.smallest, "largest": found.largest,
+                    "largest_low": low.largest, "largest_high": high.largest,
                     "learning_rate_cap": found.learning_rate_cap() if stable else math.inf,
                     "learning_rate_cap_momentum": found.learning_rate_cap(0.9) if stable else math.inf,
                 }
@@ -139,10 +164,14 @@ class BatchStatistics:
         return plain({"batch_size": self.batch_size, "num_batches": self.num_batches, "metrics": rows, "by_batch_size": self.table()})
 
     def __str__(self) -> str:
-        lines = [f"{'batch size':>12s} {'V_z':>11s} {'smallest':>11s} {'largest':>11s} {'rate cap':>11s} {'at momentum 0.9':>16s}"]
+        lines = [
+            f"{'batch size':>12s} {'V_z':>11s} {'smallest':>11s} {'largest':>11s} {'95 % interval':>21s} {'rate cap':>11s} "
+            f"{'at momentum 0.9':>16s}"
+        ]
         for row in self.table():
+            interval = f"{row['largest_low']:.4g} to {row['largest_high']:.4g}"
             lines.append(
-                f"{row['batch_size']:12,.0f} {row['variance']:11.4g} {row['smallest']:11.4g} {row['largest']:11.4g} "
+                f"{row['batch_size']:12,.0f} {row['variance']:11.4g} {row['smallest']:11.4g} {row['largest']:11.4g} {interval:>21s} "
                 f"{row['learning_rate_cap']:11.4g} {row['learning_rate_cap_momentum']:16.4g}"
             )
         return "\n".join(lines)

@@ -35,6 +35,32 @@ def test_statistics_of_batches_agree_with_dense_matrices(framework):
     assert sizes == found.sizes() and sorted(caps) == caps and str(found).count("\n") == len(sizes)
 
 
+def test_interval_of_a_prediction_holds_that_of_many_batches():
+    """From four batches the prediction is uncertain; its interval holds the one from the exact variances in most draws of the data."""
+    p, count, scales = 4, 64, np.sqrt([5.0, 2.0, 1.0, 1.0])
+    S = scales**2
+    held, above = 0, []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        x = rng.standard_normal((count, p)) * scales
+        objective = regression(x, rng.standard_normal(count), np.array([0.5, -0.2, 0.1, 0.3]), batch_size=16)
+        found = metrics.batch_statistics(objective, seed=seed)
+        low, high = found.predicted_interval(16)
+        middle = found.predicted(16).largest
+        w, V = np.linalg.eigh(2 * x.T @ x / count)
+        # One example has 2 x x^T: E |(2 x x^T - 2 S) u|^2 = 4 (tr(S) <u, S u> + |S u|^2) for x of covariance S.
+        u = V[:, -1]
+        exact = 4 * (S.sum() * u @ (S * u) + u @ (S**2 * u))
+        expected = w[-1] + exact * (1 / 16 - 1 / count) / w[-1]
+        held += low.largest <= expected <= high.largest
+        assert low.largest <= middle <= high.largest
+        above.append(high.largest - middle)
+        (row,) = [row for row in found.table() if row["batch_size"] == 16]
+        assert (row["largest_low"], row["largest_high"]) == (low.largest, high.largest)
+    assert held >= 34  # of 40 with a probability of 95 %: fewer have one of 4e-3
+    assert np.median(above) > 0.2 * np.median(w[-1])  # and it says that it knows little
+
+
 def test_effect_of_the_data_on_regression():
     """Standard errors and biases of one data set against the scatter over many; H = 2 X^T X / N with known moments."""
     p, count, scales = 4, 160, np.sqrt([5.0, 2.0, 1.0, 1.0])
@@ -50,7 +76,7 @@ def test_effect_of_the_data_on_regression():
         traces.append(w.sum())
         norms.append(np.linalg.norm(H))
         if seed < 12:
-            objective = regression(x, rng.standard_normal(count), theta, batch_size=8)
+            objective = regression(x, rng.standard_normal(count), theta, batch_size=16)
             shared = metrics.SharedRun.of(objective, seed=seed)
             slopes = {
                 "trace": lambda data: data.function(spectral_sums.trace(data.shared.density)),
@@ -85,7 +111,7 @@ def test_effect_of_the_data_on_the_gradient():
             model.bias.zero_()
         data = (torch.zeros(120, 1, dtype=torch.float64), torch.as_tensor(y))
         objective = ls.objective(model, lambda f, t: ((f - t) ** 2).sum(dim=1).mean(), data, batch_size=8)
-        claimed.append(metrics.batch_statistics(objective).sampling["gradient_norm"])
+        claimed.append(metrics.batch_statistics(objective, num_probes=1).sampling["gradient_norm"])
         norms.append(np.linalg.norm(2 * y.mean(axis=0)))
     assert np.mean([one[0] for one in claimed]) == pytest.approx(2 / np.sqrt(120), rel=0.15)
     assert np.mean([one[1] for one in claimed]) == pytest.approx(4 / 120 / (2 * 2 * 1.5 * np.sqrt(2)), rel=0.3)  # 4 / N across it
