@@ -199,9 +199,9 @@ class Estimate:
         """
         if not 0 < level < 1:
             raise ValueError(f"The argument level must lie strictly between 0 and 1, but is {level!r}; for 95 % pass 0.95.")
-        from scipy import stats
+        from scipy import special
 
-        quantile = float(stats.t.ppf(0.5 + level / 2, self.degrees_of_freedom)) if self.standard_error > 0 else 0.0
+        quantile = float(special.stdtrit(self.degrees_of_freedom, 0.5 + level / 2)) if self.standard_error > 0 else 0.0
         half = quantile * self.standard_error + self.quadrature_error + self.rounding_error
         return self.value - half, self.value + half
 

@@ -74,8 +74,8 @@ class MonteCarloFisherOperator(OutputCurvatureOperator):
         return super()._products(x)
 
     def _add_products(self, part: Part, columns: Sequence[Native], totals: Sequence[Accumulator]) -> None:
-        _ = part.linearization.num_terms  # looks whether outputs and targets fit
-        outputs = part.linearization.outputs
+        # In this order one forward pass gives both; the number of terms looks whether outputs and targets fit.
+        outputs, _ = part.linearization.outputs, part.linearization.num_terms
         part.notes[_START] = self._position
         self._position += math.prod(self.objective.functions.noise_of(outputs, part.batch)[1])
         if _GRADIENTS not in part.notes:

@@ -13,7 +13,8 @@ import functools
 from typing import Any
 
 import numpy as np
-from scipy import optimize, special, stats
+import scipy
+from scipy import optimize, special
 
 _CENTRAL = 1e-3
 
@@ -84,11 +85,11 @@ class SliceLaw:
         if abs(w) < _CENTRAL:
             z, skewness = -mean / np.sqrt(variance), third / variance**1.5
             density = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
-            return float(np.log(stats.norm.sf(z) + skewness * (z**2 - 1) * density / 6))
+            return float(np.log(scipy.stats.norm.sf(z) + skewness * (z**2 - 1) * density / 6))
         u = s * np.sqrt(2 * float(m @ (a / (1 - y)) ** 2))
         # Far out the tail underflows, its ratio to the normal density does not.
         log_density = -(w**2) / 2 - 0.5 * np.log(2 * np.pi)
-        mills = np.exp(stats.norm.logsf(w) - log_density) if w > -30 else np.inf
+        mills = np.exp(scipy.stats.norm.logsf(w) - log_density) if w > -30 else np.inf
         if not np.isfinite(mills):
             return 0.0
         return float(min(0.0, log_density + np.log(max(mills + 1 / u - 1 / w, np.finfo(float).tiny))))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import stats
+import scipy
 
 if TYPE_CHECKING:
     from .deflation import Deflation
@@ -81,8 +81,8 @@ def sampling_interval(
     draws = num_probes * (dimension + 1.0) if complex_valued else num_probes * (dimension + 2) / 2
     tail = (1 - confidence) / 2
     lower, upper = np.clip(lower, 0.0, 1.0), np.clip(upper, 0.0, 1.0)
-    low = np.where(lower > 0, stats.beta.ppf(tail, draws * np.maximum(lower, 1e-300), draws * (1 - lower) + 1), 0.0)
-    high = np.where(upper < 1, stats.beta.ppf(1 - tail, draws * upper + 1, draws * np.maximum(1 - upper, 1e-300)), 1.0)
+    low = np.where(lower > 0, scipy.stats.beta.ppf(tail, draws * np.maximum(lower, 1e-300), draws * (1 - lower) + 1), 0.0)
+    high = np.where(upper < 1, scipy.stats.beta.ppf(1 - tail, draws * upper + 1, draws * np.maximum(1 - upper, 1e-300)), 1.0)
     return np.asarray(low), np.asarray(high)
 
 
@@ -105,4 +105,4 @@ def sampling_wasserstein(
     variance = 1.0 / (num_probes * (dimension + 1)) if complex_valued else 2.0 / (num_probes * (dimension + 2))
     cumulative = np.cumsum(weights)[:-1]
     spread = np.sum(np.sqrt(np.clip(cumulative * (1 - cumulative), 0, None)) * np.diff(nodes))
-    return float(stats.norm.ppf(0.5 + confidence / 2) * np.sqrt(variance) * spread)
+    return float(scipy.stats.norm.ppf(0.5 + confidence / 2) * np.sqrt(variance) * spread)

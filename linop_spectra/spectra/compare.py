@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from ..krylov.lanczos import check_count
 from ..results import Estimate, PathLike, html_table, register, save_result
@@ -412,5 +412,5 @@ def _curves(a: SpectralDensity, b: SpectralDensity, smoother: two_sample.Smoothe
         share = np.clip((curves[f"cdf_{name}"] - np.searchsorted(d.pinned, x) / d.n) / rest, 0, 1)
         draws = S.num_probes * ((S.dimension + 1) if np.dtype(S.run.dtype).kind == "c" else (S.dimension + 2) / 2)
         variance += rest**2 * share * (1 - share) / draws
-    curves["cdf_band"] = float(stats.norm.ppf(0.5 + confidence / 2)) * np.sqrt(variance)
+    curves["cdf_band"] = float(scipy.stats.norm.ppf(0.5 + confidence / 2)) * np.sqrt(variance)
     return curves

@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from ..krylov import LanczosResult
 from .quadrature import GaussRule, gauss_rule
@@ -309,7 +309,7 @@ def _plausibly_simple(rules: tuple[GaussRule, ...], matches: list[Match], n: int
     def unlikely(total: float, count: int, level: float) -> bool:
         if count == 0 or count >= n:
             return False
-        return bool(stats.beta.sf(min(total, 1.0), probes * half * count, probes * half * (n - count)) < level)
+        return bool(scipy.stats.beta.sf(min(total, 1.0), probes * half * count, probes * half * (n - count)) < level)
 
     simple = np.array([not unlikely(weight, 1, GUARD_LEVEL) for weight in weights])
     # Where one is multiple its neighbours may be too: after an objection the others are held to a stricter test.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from ..krylov import LanczosResult
 from .deflation import Deflation, node_rounding
 from .quadrature import GaussRule
-from .truncation import truncation_error, variation
+from .truncation import Truncation, variation
 
 Function = Callable[[np.ndarray], np.ndarray]
 
@@ -30,7 +30,8 @@ def evaluate(f: Function, nodes: np.ndarray) -> np.ndarray:
     if values.dtype.kind == "c":
         raise TypeError("The function is complex on the eigenvalues; pass its real and its imaginary part one after the other.")
     values = values.astype(np.float64)
-    values = np.broadcast_to(values, nodes.shape)
+    if values.shape != nodes.shape:
+        values = np.broadcast_to(values, nodes.shape)
     if not np.all(np.isfinite(values)):
         bad = nodes[~np.isfinite(values)][0]
         raise ValueError(
@@ -88,11 +89,14 @@ def sampling_error(d: Deflation, f: Function, *, complex_valued: bool) -> tuple[
     return scale * math.sqrt(variance / draws), max(1.0, dof)
 
 
-def quadrature_error(run: LanczosResult, d: Deflation, f: Function) -> float:
+def truncations(run: LanczosResult, d: Deflation) -> tuple[Truncation | None, ...]:
+    """What judges the rule of each probe, for any function; None where it is exact."""
+    return tuple(None if rule.exact else Truncation(*run.jacobi(probe)) for probe, rule in enumerate(d.rules))
+
+
+def quadrature_error(judges: Sequence[Truncation | None], d: Deflation, f: Function) -> float:
     """Error of the mean of `f` that more steps would change: truncation of the rules, and residuals of pinned eigenvalues."""
-    steps = [
-        0.0 if rule.exact else truncation_error(*run.jacobi(probe), lambda x: evaluate(f, x)) for probe, rule in enumerate(d.rules)
-    ]
+    steps = [0.0 if judge is None else judge.error(lambda x: evaluate(f, x)) for judge in judges]
     pinned = [atom for atom in d.atoms if atom.value in d.pinned]
     values, shifts = np.array([atom.value for atom in pinned]), np.array([atom.shift for atom in pinned])
     return float(np.mean(steps)) + float(np.sum(variation(f, values, shifts))) / d.n

@@ -15,6 +15,7 @@ from ..results import Estimate
 from . import chebyshev, functionals
 from .deflation import Deflation, deflate, node_rounding
 from .edges import Edges, bulk_edges
+from .truncation import Truncation
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,6 +52,10 @@ class SpectralMeasure:
     @functools.cached_property
     def _pooled(self) -> tuple[np.ndarray, np.ndarray]:
         return self.deflation.pooled()
+
+    @functools.cached_property
+    def _truncations(self) -> tuple[Truncation | None, ...]:
+        return functionals.truncations(self.run, self.deflation)
 
     @functools.cached_property
     def _edges(self) -> Edges:
@@ -239,7 +244,7 @@ class SpectralMeasure:
         if len(d.pinned) and not d.verified and d.n > 1:
             method += ", converged eigenvalues taken as simple"
         return Estimate(
-            value=value, standard_error=share * error, quadrature_error=functionals.quadrature_error(self.run, d, f),
+            value=value, standard_error=share * error, quadrature_error=functionals.quadrature_error(self._truncations, d, f),
             rounding_error=functionals.rounding_error(self.run, d, f), num_matvecs=self.num_matvecs, degrees_of_freedom=dof,
             seconds=self.seconds, method=method, converged=self.converged,
         )  # fmt: skip

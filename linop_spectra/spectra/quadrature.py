@@ -6,6 +6,7 @@ All of it follows from the Jacobi coefficients (Golub and Welsch, 1969; Golub, 1
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -36,12 +37,12 @@ class GaussRule:
     vectors: np.ndarray
     exact: bool
 
-    @property
+    @functools.cached_property
     def norm(self) -> float:
         """Largest node in modulus."""
         return float(np.max(np.abs(self.nodes)))
 
-    @property
+    @functools.cached_property
     def gaps(self) -> np.ndarray:
         """Distance of each node from its nearest neighbour, infinite for a single node."""
         steps = np.diff(self.nodes, prepend=-np.inf, append=np.inf)

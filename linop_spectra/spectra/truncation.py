@@ -13,56 +13,62 @@ _SLOWEST = 0.95
 """Convergence slower than this ratio is not extrapolated further."""
 
 
-def truncation_error(alphas: np.ndarray, betas: np.ndarray, f: Function) -> float:
-    """Estimate of the error of the k-point Gauss rule for `f`.
+class Truncation:
+    """Error of the k-point Gauss rule of one probe, for one function after the other.
 
-    The larger of three: the change since half of the steps; the rest of a geometric series through the rules of k/2, 3k/4 and
-    k steps; and the distance from the Gauss-Radau rules with a node at either end of the spectrum, which bracket the integral
-    where the derivatives of `f` keep their signs (Golub and Meurant, 2010).
+    The rules that it is judged by do not depend on the function: they are found once.
 
     Parameters
     ----------
     alphas, betas : numpy.ndarray
         Jacobi coefficients, shape (k,), the last beta being the residual norm.
-    f : callable
-        Function of an array of points.
-
-    Returns
-    -------
-    float
-        Not negative.
     """
-    k = len(alphas)
 
-    def integral(steps: int) -> float:
-        rule = gauss_rule(alphas[:steps], betas[:steps])
-        return float(f(rule.nodes) @ rule.weights)
+    def __init__(self, alphas: np.ndarray, betas: np.ndarray) -> None:
+        self._coefficients = alphas, betas
+        k = len(alphas)
+        rule = gauss_rule(alphas, betas)
+        shorter = (gauss_rule(alphas[:steps], betas[:steps]) for steps in (max(1, 3 * k // 4), max(1, k // 2)))
+        self._rules = [(one.nodes, one.weights) for one in (rule, *shorter)]
+        self._ends = tuple((float(rule.nodes[end]), sign * float(rule.residuals[end])) for end, sign in ((0, -1.0), (-1, 1.0)))
+        self._radau: dict[float, tuple[np.ndarray, np.ndarray]] = {}
 
-    full, late, early = integral(k), integral(max(1, 3 * k // 4)), integral(max(1, k // 2))
-    last, before = abs(full - late), abs(late - early)
-    error = max(last, abs(full - early))
-    if before > 0 and last > 1e-12 * abs(full):
-        ratio = min(last / before, _SLOWEST)
-        error = max(error, last * ratio / (1 - ratio))
-    rule = gauss_rule(alphas, betas)
-    for end, sign in ((0, -1.0), (-1, 1.0)):
-        radau = _radau_integral(alphas, betas, f, float(rule.nodes[end]), sign * float(rule.residuals[end]))
-        if radau is not None:
-            error = max(error, abs(full - radau))
-    return error
+    def error(self, f: Function) -> float:
+        """Estimate of the error for `f`, not negative.
 
+        The largest of three: the change since half of the steps; the rest of a geometric series through the rules of k/2, 3k/4
+        and k steps; and the distance from the Gauss-Radau rules with a node at either end of the spectrum, which bracket the
+        integral where the derivatives of `f` keep their signs (Golub and Meurant, 2010).
+        """
+        full, late, early = (float(f(nodes) @ weights) for nodes, weights in self._rules)
+        last, before = abs(full - late), abs(late - early)
+        error = max(last, abs(full - early))
+        if before > 0 and last > 1e-12 * abs(full):
+            ratio = min(last / before, _SLOWEST)
+            error = max(error, last * ratio / (1 - ratio))
+        for node, reach in self._ends:
+            radau = self._radau_integral(f, node, reach)
+            if radau is not None:
+                error = max(error, abs(full - radau))
+        return error
 
-def _radau_integral(alphas: np.ndarray, betas: np.ndarray, f: Function, node: float, reach: float) -> float | None:
-    """Integral by the Gauss-Radau rule with a node beyond the last one, as far out as `f` is defined."""
-    for _ in range(30):
-        if reach == 0.0:
-            return None
-        rule = gauss_rule(*radau_coefficients(alphas, betas, node + reach))
-        try:
-            return float(f(rule.nodes) @ rule.weights)
-        except ValueError:  # not defined there
-            reach /= 2
-    return None
+    def _radau_integral(self, f: Function, node: float, reach: float) -> float | None:
+        """Integral by the Gauss-Radau rule with a node beyond the last one, as far out as `f` is defined."""
+        for _ in range(30):
+            if reach == 0.0:
+                return None
+            nodes, weights = self._radau_rule(node + reach)
+            try:
+                return float(f(nodes) @ weights)
+            except ValueError:  # not defined there
+                reach /= 2
+        return None
+
+    def _radau_rule(self, place: float) -> tuple[np.ndarray, np.ndarray]:
+        if place not in self._radau:
+            rule = gauss_rule(*radau_coefficients(*self._coefficients, place))
+            self._radau[place] = rule.nodes, rule.weights
+        return self._radau[place]
 
 
 def variation(f: Function, nodes: np.ndarray, shifts: np.ndarray, *, linear_share: float = 1.0) -> np.ndarray:

@@ -20,7 +20,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from ..krylov.tridiagonal import ritz
 from .deflation import Atom
@@ -257,8 +257,8 @@ def _hidden(found: SpectralDensity, other: SpectralDensity, atom: Atom) -> float
         # Between nodes the bound is smooth over such a short way; it is largest where a node is next.
         places = np.array([atom.value - reach, atom.value, atom.value + reach])
         mass += float(np.max(christoffel_mass(*other.run.jacobi(probe), places)))
-        logarithms += float(np.log(max(stats.beta.cdf(min(mass, 1.0), half, half * (n - 1)), _TINY)))
-    return float(stats.chi2.sf(-2 * logarithms, 2 * other.num_probes))
+        logarithms += float(np.log(max(scipy.stats.beta.cdf(min(mass, 1.0), half, half * (n - 1)), _TINY)))
+    return float(scipy.stats.chi2.sf(-2 * logarithms, 2 * other.num_probes))
 
 
 # -- distances ---------------------------------------------------------------------------------------------------------

@@ -35,6 +35,19 @@ def test_monte_carlo_fisher_is_unbiased(name):
     assert (abs(forms.mean(axis=0) - exact) < 4 * errors).all()
 
 
+def test_drawn_targets_take_no_forward_pass_of_their_own():
+    """Outputs, number of terms and Jacobian come from one pass over each batch, and from none once they are kept."""
+    model, passes = nn.Linear(3, 2).double(), []
+    model.register_forward_hook(lambda *_: passes.append(1))
+    data = torch.randn(8, 3, dtype=torch.float64), torch.randint(0, 2, (8,))
+    fisher = ls.objective(model, "cross_entropy", data, batch_size=4).fisher("mc", num_samples=2)
+    passes.clear()
+    fisher @ np.ones(8)
+    first = len(passes)
+    fisher @ np.ones(8)
+    assert (first, len(passes)) == (2, 2)
+
+
 def test_the_weight_of_a_drawn_target_is_not_that_of_the_target_in_the_data():
     """Soft targets that do not sum to one weigh their position."""
     objective, dense = case("soft targets", batch_size=None)

@@ -6,7 +6,7 @@ from helpers import BACKENDS, haar, least_hits, rotated
 from scipy import stats
 
 import linop_spectra as ls
-from linop_spectra.estimators.sampling import half_width, mean_with_error, multiply, random_rows, share_outside
+from linop_spectra.estimators.sampling import _shape, half_width, mean_with_error, multiply, random_rows, share_outside
 
 
 @pytest.mark.parametrize("samples", [30, 60, 90])
@@ -33,6 +33,14 @@ def test_degrees_of_freedom_of_normal_and_of_heavy_tailed_samples():
     heavy = np.median([mean_with_error(rng.standard_normal(50) ** 2)[2] for _ in range(200)])
     # A chi-square with one degree of freedom has the excess kurtosis 12: 2 / (12 / 50 + 2 / 49).
     assert 40 < normal <= 49 and 5 < heavy < 16
+
+
+@pytest.mark.parametrize("m", [4, 5, 50])
+def test_skewness_and_kurtosis_are_those_of_scipy(m):
+    rng = np.random.default_rng(m)
+    for samples in (rng.standard_normal(m), 1e40 * rng.standard_exponential(m) ** 3, 5 + 1e-6 * rng.standard_normal(m)):
+        expected = stats.skew(samples, bias=False), stats.kurtosis(samples, bias=False)
+        np.testing.assert_allclose(_shape(samples - samples.mean()), expected, rtol=1e-9, atol=1e-9)
 
 
 def test_few_and_constant_samples():

@@ -1,10 +1,14 @@
 """The parts of the error of a mean: each is the one it is called, and together they are the interval."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from helpers import DTYPES, eps, rotated
 
 import linop_spectra as ls
+from linop_spectra.spectra import truncation
+from linop_spectra.spectra.quadrature import gauss_rule
 
 EIGENVALUES = np.linspace(0.5, 3, 120)
 
@@ -68,3 +72,16 @@ def test_the_sentence_about_the_trace_names_the_largest_part():
     noisy = ls.spectral_density(ls.diagonal_operator(np.r_[np.ones(50), -np.ones(50)]), num_steps=2, num_probes=2)
     assert "trace is" in noisy.explain()
     assert "up to rounding" in ls.spectral_density(ls.identity(30)).explain()
+
+
+def test_further_functions_find_no_rules_again(monkeypatch):
+    """The rules that judge the truncation do not depend on the function; found once, they give what fresh ones give."""
+    S, found = density(12), []
+    S.trace()
+    monkeypatch.setattr(truncation, "gauss_rule", lambda *args: found.append(1) or gauss_rule(*args))
+    again = [S.trace(f) for f in (np.exp, np.square)]
+    assert not found
+    fresh = [density(12).trace(f) for f in (np.exp, np.square)]
+    assert len(found) == 2 * 2 * 5 and min(e.quadrature_error for e in fresh) > 0
+    for one, other in zip(again, fresh, strict=True):
+        assert dataclasses.replace(one, seconds=0) == dataclasses.replace(other, seconds=0)

@@ -13,7 +13,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from ...krylov import LanczosResult
 from ...spectra.quadrature import christoffel_mass
@@ -254,7 +254,7 @@ def _reach(run: LanczosResult, probe: int, sign: float, failure: float) -> float
         return end
     # The weight of one unit vector in the probe: Beta(1/2, (n - 1)/2), of complex probes Beta(1, n - 1).
     half = 1.0 if np.dtype(run.dtype).kind == "c" else 0.5
-    least = float(stats.beta.ppf(failure, half, half * (n - 1)))
+    least = float(scipy.stats.beta.ppf(failure, half, half * (n - 1)))
     scale = max(float(np.abs(alphas).max()), float(np.abs(betas).max()), abs(end))
     low, high = scale * 1e-17, scale * 1e-17
     while christoffel_mass(alphas, betas, np.array(end + high)) >= least:

@@ -111,37 +111,42 @@ class DiscreteLaw(SpectralLaw):
 
     def stieltjes(self, z: Any) -> Any:
         """Stieltjes transform, ``sum weight / (place - z)``; infinite at a place. Complex, the shape of `z`."""
-        return like(self._resolvent(z, 1))
+        return like(self._resolvents(z, (1, self._arrays[1]))[0])
 
     def _cauchy_slope(self, z: np.ndarray) -> np.ndarray:
         """Derivative of the Cauchy transform."""
-        return -self._resolvent(z, 2)
+        return -self._resolvents(z, (2, self._arrays[1]))[0]
+
+    @functools.cached_property
+    def _centred(self) -> tuple[float, np.ndarray, float]:
+        """Mean, weights times distance from it, and size of the places."""
+        (places, weights), mean = self._arrays, self.mean()
+        return mean, weights * (places - mean), abs(mean) + math.sqrt(self.var())
 
     def _self_energy(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """``z - 1 / G`` and its derivative, from sums of ``place - mean``, which do not cancel far away."""
-        mean = self.mean()
-        value, slope = self._resolvent(z, 1), self._resolvent(z, 2)  # minus G, minus its derivative
-        shifted, shifted_slope = (self._resolvent(z, power, centre=mean) for power in (1, 2))
+        (mean, centred, size), weights = self._centred, self._arrays[1]
+        # Minus G, minus its derivative, and the same with every place taken times its distance from the mean.
+        value, slope, shifted, shifted_slope = self._resolvents(z, (1, weights), (2, weights), (1, centred), (2, centred))
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             energy, energy_slope = mean + shifted / value, shifted_slope / value - shifted * slope / value**2
             # Near zero, where an atom makes the self-energy vanish, the plain difference keeps the relative digits instead.
-            near = np.abs(z) < 0.1 * (abs(mean) + math.sqrt(self.var()))
+            near = np.abs(z) < 0.1 * size
             return np.where(near, z + 1 / value, energy), np.where(near, 1 - slope / value**2, energy_slope)
 
-    def _resolvent(self, z: Any, power: int, centre: float | None = None) -> np.ndarray:
-        """Mean of ``1 / (place - z)^power``, times ``place - centre`` if that is given."""
+    def _resolvents(self, z: Any, *sums: tuple[int, np.ndarray]) -> list[np.ndarray]:
+        """Sums of ``weight / (place - z)^power``, one for each pair of a power (one or two) and weights."""
         z = np.asarray(z, dtype=np.complex128)
-        places, weights = self._arrays
-        if centre is not None:
-            weights = weights * (places - centre)
-        flat = z.ravel()
-        out = np.empty(flat.shape, dtype=np.complex128)
-        rows = max(1, _BLOCK // len(places))
+        places, flat = self._arrays[0], z.ravel()
+        out = [np.empty(flat.shape, dtype=np.complex128) for _ in sums]
+        powers, rows = {power for power, _ in sums}, max(1, _BLOCK // len(places))
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             for first in range(0, len(flat), rows):
                 gap = places - flat[first : first + rows, None]
-                out[first : first + rows] = (1 / gap if power == 1 else 1 / gap**2) @ weights
-        return out.reshape(z.shape)
+                inverse = {power: 1 / gap if power == 1 else 1 / gap**2 for power in powers}
+                for total, (power, weights) in zip(out, sums, strict=True):
+                    total[first : first + rows] = inverse[power] @ weights
+        return [total.reshape(z.shape) for total in out]
 
     def jacobi_coefficients(self, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Alphas and betas of k Lanczos steps, each of shape (k,); the last beta is zero when k is the number of places.
