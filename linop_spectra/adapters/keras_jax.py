@@ -150,7 +150,7 @@ def _with_variables(model: PureModel, layers: KerasLayers) -> PureModel:
         return apply.found
 
     # A tree of JAX is in alphabetical order, but lists of weights are in that of Keras.
-    orders = [[name for name in layers.trainable if name in model.names], list(layers.trainable), list(layers.weight_names)]
+    orders: list[list[str]] = [[name for name in layers.trainable if name in model.names], list(layers.trainable), list(layers.weight_names)]
 
     def named(tree: Any) -> dict[str, Any] | None:
         if isinstance(tree, list | tuple) and all(hasattr(item, "shape") for item in tree):

@@ -30,6 +30,20 @@ def labels(*shape, classes=CLASSES, seed=1):
     return np.random.default_rng(seed).integers(0, classes, shape)
 
 
+def filled(tree, seed=0):
+    """Normal numbers in place of the shapes in a tree; drawing them by initialisers would compile each of them."""
+    leaves, treedef = jax.tree_util.tree_flatten(tree)
+    for i, leaf in enumerate(leaves):
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            leaves[i] = jnp.asarray(0.5 * normal(*leaf.shape, seed=seed + i), leaf.dtype)
+    return treedef.unflatten(leaves)
+
+
+def drawn(seed):
+    """An initialiser of flax that compiles nothing."""
+    return lambda key, shape, dtype, *_, **options: jnp.asarray(0.5 * normal(*shape, seed=seed), dtype)
+
+
 class Case:
     """A model with what ``linop_spectra.objective`` wants, and its outputs as a function of one flat vector of parameters."""
 
@@ -57,10 +71,10 @@ def nnx_cnn():
 
     class Net(nnx.Module):
         def __init__(self, rngs):
-            self.conv = nnx.Conv(1, 3, (3, 3), padding="VALID", rngs=rngs, param_dtype=jnp.float64)
+            self.conv = nnx.Conv(1, 3, (3, 3), padding="VALID", rngs=rngs, param_dtype=jnp.float64, kernel_init=drawn(12))
             self.norm = nnx.BatchNorm(3, rngs=rngs, param_dtype=jnp.float64)
             self.drop = nnx.Dropout(0.5, rngs=rngs)
-            self.head = nnx.Linear(3, CLASSES, rngs=rngs, param_dtype=jnp.float64)
+            self.head = nnx.Linear(3, CLASSES, rngs=rngs, param_dtype=jnp.float64, kernel_init=drawn(13))
 
         def __call__(self, x):
             x = nnx.relu(self.norm(self.conv(x)))
@@ -89,8 +103,8 @@ def linen_cnn():
 
     net = Net()
     inputs = normal(5, 4, 4, 1)
-    variables = jax.jit(net.init, static_argnums=2)(jax.random.key(0), jnp.asarray(inputs), False)
-    variables["batch_stats"] = jax.tree_util.tree_map(lambda x: x + 0.3, variables["batch_stats"])
+    variables = filled(jax.eval_shape(lambda: net.init(jax.random.key(0), jnp.asarray(inputs), False)))
+    variables["batch_stats"] = {"BatchNorm_0": {"mean": jnp.full(3, 0.3, jnp.float32), "var": jnp.full(3, 1.3, jnp.float32)}}
 
     def outputs(params, x):
         return net.apply({**variables, "params": params}, x, train=False)
@@ -108,13 +122,12 @@ def attention():
             double = {"param_dtype": jnp.float64}
             y = linen.LayerNorm(**double)(x)
             x = x + linen.MultiHeadDotProductAttention(num_heads=2, **double)(y)
-            y = linen.gelu(linen.Dense(5, **double)(linen.LayerNorm(**double)(x)))
-            return linen.Dense(CLASSES, **double)(y)
+            return linen.Dense(CLASSES, **double)(linen.gelu(x))
 
     net = Net()
     inputs, targets = normal(3, 4, 4), labels(3, 4)
     targets[0, 1:] = -100
-    variables = jax.jit(net.init)(jax.random.key(0), jnp.asarray(inputs))
+    variables = filled(jax.eval_shape(lambda: net.init(jax.random.key(0), jnp.asarray(inputs))))
     return Case(net, variables, lambda p, x: net.apply({"params": p}, x), variables["params"], inputs, targets)
 
 
@@ -157,26 +170,40 @@ def mean_cross_entropy(outputs, targets):
     return -(picked * mask).sum() / mask.sum()
 
 
-@functools.cache
-def references(name):
-    """Case, gradient, dense Hessian and dense Gauss-Newton matrix of the mean cross-entropy.
+def dense_matrices(outputs_of, theta, targets):
+    """Gradient, Hessian and Gauss-Newton matrix of the mean cross-entropy in a vector, by dense autodiff in one program.
 
     The latter is ``J^T H J`` with the dense Jacobian by forward mode and the dense Hessian of the loss by two reverse modes.
     """
+    targets = jnp.asarray(targets)
+
+    def loss(t):
+        z = outputs_of(t)
+        return mean_cross_entropy(z, targets), z
+
+    def first(t):
+        found = jax.grad(loss, has_aux=True)(t)
+        return found, found
+
+    (hessian, jacobian), (gradient, z) = jax.jit(jax.jacfwd(first, has_aux=True))(theta)
+    size = len(theta)
+    jacobian = np.asarray(jacobian).reshape(-1, size)
+    inner = dense_hessian(lambda w: mean_cross_entropy(w, targets), z)
+    return np.asarray(gradient), np.asarray(hessian), jacobian.T @ inner @ jacobian
+
+
+@functools.cache
+def references(name):
+    """Case, gradient, dense Hessian and dense Gauss-Newton matrix of the mean cross-entropy."""
     case = NETWORKS[name]()
     x, y = map(jnp.asarray, case.data)
+    return case, *dense_matrices(lambda theta: case.outputs(theta, x), case.theta, y)
 
-    def loss(theta):
-        return mean_cross_entropy(case.outputs(theta, x), y)
 
-    @jax.jit
-    def matrices(theta):
-        outputs = case.outputs(theta, x)
-        jacobian = jax.jacfwd(lambda t: case.outputs(t, x).reshape(-1))(theta)
-        curvature = jax.jacrev(jax.jacrev(lambda z: mean_cross_entropy(z.reshape(outputs.shape), y)))(outputs.reshape(-1))
-        return jax.grad(loss)(theta), jax.jacfwd(jax.jacrev(loss))(theta), jacobian.T @ curvature @ jacobian
-
-    return case, *map(np.asarray, matrices(case.theta))
+def dense_hessian(function, at):
+    """Hessian of a function of an array, by two reverse modes, flattened."""
+    flat = jnp.asarray(at).reshape(-1)
+    return np.asarray(jax.jit(jax.jacrev(jax.jacrev(lambda x: function(x.reshape(np.shape(at))))))(flat))
 
 
 def relative(found, expected):

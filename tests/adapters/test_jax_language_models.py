@@ -52,13 +52,13 @@ def options(kind):
     return {"causal": kind != "not causal", "weights": "importance" if "weights" in kind else None}
 
 
-def plain_terms(kind, batch, logits):
-    """Weighted cross-entropies of the positions that count, one by one, from the definition."""
-    losses, weights = [], []
-    for i in range(len(logits)):
-        for j in range(logits.shape[1]):
+def counted(kind, batch):
+    """Example, position, label and weight of every term of the loss, one by one, from the definition."""
+    terms = []
+    for i, length in enumerate([batch["input_ids"].shape[1]] * len(batch["input_ids"])):
+        for j in range(length):
             place = j + 1 if kind != "not causal" else j
-            if place >= logits.shape[1]:
+            if place >= length:
                 continue
             if "labels" in batch:
                 label = int(batch["labels"][i, place])
@@ -68,9 +68,9 @@ def plain_terms(kind, batch, logits):
             if "importance" in batch:
                 weight = batch["importance"][i] if batch["importance"].ndim == 1 else batch["importance"][i, place]
             if label != -100:
-                losses.append(weight * (jax.nn.logsumexp(logits[i, j]) - logits[i, j, label]))
-                weights.append(weight)
-    return sum(losses), float(np.sum(weights))
+                terms.append((i, j, label, weight))
+    *places, weights = map(np.array, zip(*terms, strict=True))
+    return *places, weights
 
 
 KINDS = ("input_ids", "mask", "labels", "not causal", "weights", "weights of sequences")
@@ -82,20 +82,33 @@ def test_values_and_matrices_against_the_definition(kind):
     objective = ls.objective(model, LanguageModelLoss(**options(kind)), data, params=params())
     theta, unravel = jax.flatten_util.ravel_pytree(params())
 
+    @jax.jit
     def whole(t):
-        parts = [plain_terms(kind, batch, model(unravel(t), batch)["logits"]) for batch in data]
-        return sum(part[0] for part in parts) / sum(part[1] for part in parts)
+        total, norm = 0.0, 0.0
+        for batch in data:
+            logits = model(unravel(t), batch)["logits"]
+            examples, positions, words, weights = counted(kind, batch)
+            rows = logits[examples, positions]
+            total += (weights * (jax.nn.logsumexp(rows, axis=1) - rows[np.arange(len(words)), words])).sum()
+            norm += weights.sum()
+        return total / norm
 
     assert objective.value() == pytest.approx(float(whole(theta)), rel=1e-12)
     if kind == "weights":  # the others differ in numbers that the value has shown
-        gradient, hessian = jax.jit(lambda t: (jax.grad(whole)(t), jax.hessian(whole)(t)))(theta)
+
+        def slope(t):
+            found = jax.grad(whole)(t)
+            return found, found
+
+        hessian, gradient = jax.jit(jax.jacfwd(slope, has_aux=True))(theta)
         np.testing.assert_allclose(objective.gradient(), gradient, atol=1e-13)
         assert relative(objective.hessian().to_dense(), hessian) < 1e-12
         assert ls.check_operator(objective.ggn()).passed
 
 
-@pytest.mark.parametrize("kind", ["mask", "weights"])
-def test_equal_to_torch(kind):
+@pytest.mark.parametrize(("kind", "matrices"), [("mask", ("hessian", "ggn")), ("weights", ("residual",))])
+def test_equal_to_torch(kind, matrices):
+    """The matrices of weighted terms besides the residual stand against the definition above."""
     torch = pytest.importorskip("torch")
 
     class Same(torch.nn.Module):
@@ -116,7 +129,7 @@ def test_equal_to_torch(kind):
     theirs = ls.objective(Same(), loss, [{name: torch.tensor(array) for name, array in batch.items()} for batch in data])
     assert ours.value() == pytest.approx(theirs.value(), rel=1e-13)
     v = normal(ours.num_parameters, 2)
-    for matrix in ("hessian", "ggn", "residual"):
+    for matrix in matrices:
         np.testing.assert_allclose(getattr(ours, matrix)() @ v, getattr(theirs, matrix)() @ v, rtol=1e-10, atol=1e-13)
     np.testing.assert_allclose(ours.fisher("mc", seed=2) @ v, theirs.fisher("mc", seed=2) @ v, rtol=1e-10, atol=1e-13)
 

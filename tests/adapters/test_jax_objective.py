@@ -291,9 +291,8 @@ WITHOUT_DOUBLE = """
     rounded = np.asarray(w, np.float32).astype(float)
     expected = product(rounded, v)
     assert np.linalg.norm(found - expected) < 1e-5 * np.linalg.norm(expected)
-    for operator in (single.hessian(), single.ggn()):
-        check = ls.check_operator(operator)
-        assert check.passed and check.finite_difference_error < 1e-7, str(check)
+    check = ls.check_operator(single.hessian())
+    assert check.passed and check.finite_difference_error < 1e-7, str(check)
 
     double = ls.objective(apply, "cross_entropy", (x, y), params={"w": w}, dtype="float64")
     assert double.dtype == np.float64
@@ -304,7 +303,8 @@ WITHOUT_DOUBLE = """
     np.testing.assert_array_equal(double.with_parameters(w.ravel() + 0.1).parameters(), w.ravel() + 0.1)
     np.testing.assert_array_equal(double.flatten(double.unflatten(w.ravel())), w.ravel())
     assert double.num_examples == 6 and double.subset(1).num_examples == 3
-    assert ls.check_operator(double.ggn()).passed
+    check = ls.check_operator(double.ggn())
+    assert check.passed and check.finite_difference_error < 1e-7, str(check)
 
     try:
         ls.objective(apply, "cross_entropy", (x, y), params={"w": w})

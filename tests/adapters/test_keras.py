@@ -20,20 +20,27 @@ from linop_spectra.adapters import keras_layers
 if keras.backend.backend() == "jax":
     import jax
     jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_disable_most_optimizations", True)  # most programs run once or twice
 if keras.backend.backend() == "tensorflow":
     warnings.filterwarnings("ignore", message="__array__ implementation")
 layers = keras.layers
 
-def build(dtype, dropout=0.3):
+class Quartic(keras.regularizers.Regularizer):
+    def __call__(self, x):
+        return 0.1 * keras.ops.sum(keras.ops.square(keras.ops.square(x)))
+
+def build(dtype, regularizer=None):
+    same = {"dtype": dtype, "kernel_initializer": "ones"}  # other numbers follow; drawing them takes JAX seconds
     inputs = keras.Input((3, 4), dtype=dtype)
-    attention = layers.MultiHeadAttention(2, 3, dtype=dtype, name="attention")(inputs, inputs)
+    attention = layers.MultiHeadAttention(2, 3, name="attention", **same)(inputs, inputs)
     mixed = layers.LayerNormalization(dtype=dtype, name="layer_norm")(attention)
-    hidden = layers.BatchNormalization(dtype=dtype, name="batch_norm")(layers.Dense(4, "gelu", dtype=dtype, name="dense")(mixed))
-    outputs = layers.Dense(3, dtype=dtype, name="last_dense")(layers.Dropout(dropout, dtype=dtype)(hidden))
+    hidden = layers.Dense(4, "gelu", name="dense", kernel_regularizer=regularizer, **same)(mixed)
+    hidden = layers.BatchNormalization(dtype=dtype, name="batch_norm")(hidden)
+    outputs = layers.Dense(3, name="last_dense", **same)(layers.Dropout(0.3, dtype=dtype)(hidden))
     return keras.Model(inputs, outputs)
 
 generator = np.random.default_rng(0)
-single, double = build("float32"), build("float64")
+single, double = build("float32", Quartic()), build("float64")
 weights = [generator.uniform(0.5, 1.5, w.shape).astype("float32") if w.dtype == "float32" else w for w in single.get_weights()]
 single.set_weights(weights)
 double.set_weights(weights)
@@ -42,9 +49,13 @@ targets[0, 1:] = -100
 v = {name: generator.standard_normal(variable.shape) for name, variable in keras_layers.KerasLayers(double, None).trainable.items()}
 before = [np.array(keras.ops.convert_to_numpy(w)) for w in double.variables]
 results = {}
-objective = ls.objective(double, "cross_entropy", (inputs, targets), batch_size=4)
+results["uneven"] = ls.objective(double, "cross_entropy", (inputs, targets), batch_size=4).value()
+objective = ls.objective(double, "cross_entropy", (inputs, targets), batch_size=3)
 vector = objective.flatten({name: v[name] for name in objective.functions.names})
 results["value"] = objective.value()
+for given in (double.get_weights(), double.trainable_variables):  # lists of weights are in the order of Keras
+    doubled = objective.with_parameters([2 * keras.ops.convert_to_numpy(w) for w in given]).parameters()
+    np.testing.assert_array_equal(doubled, 2 * objective.parameters())
 for kind, operator in (("hessian", objective.hessian()), ("ggn", objective.ggn())):
     for name, piece in objective.unflatten(operator @ vector).items():
         results[f"{kind} {name}"] = np.asarray(keras.ops.convert_to_numpy(piece))
@@ -62,17 +73,13 @@ except ValueError as error:
 else:
     raise AssertionError("other")
 
-class Quartic(keras.regularizers.Regularizer):
-    def __call__(self, x):
-        return 0.1 * keras.ops.sum(keras.ops.square(keras.ops.square(x)))
+def network_with(regularizer):
+    same = {"dtype": "float64", "kernel_initializer": "ones"}
+    first = layers.Dense(4, "tanh", name="first", kernel_regularizer=regularizer, **same)
+    stack = [first, layers.BatchNormalization(dtype="float64", name="norm"), layers.Dropout(0.5, dtype="float64")]
+    return keras.Sequential([keras.Input((4,), dtype="float64"), *stack, layers.Dense(3, name="last", **same)])
 
-def network_with(regularizer, dtype="float64"):
-    keras.utils.set_random_seed(0)
-    first = layers.Dense(4, "tanh", dtype=dtype, name="first", kernel_regularizer=regularizer)
-    stack = [first, layers.BatchNormalization(dtype=dtype, name="norm"), layers.Dropout(0.5, dtype=dtype)]
-    return keras.Sequential([keras.Input((4,), dtype=dtype), *stack, layers.Dense(3, dtype=dtype, name="last")])
-
-x, y = generator.standard_normal((7, 4)), np.array([0, 1, 2, 0, -100, 1, 2])
+x, y = generator.standard_normal((6, 4)), np.array([0, 1, 2, 0, -100, 1])
 network = network_with(Quartic())
 network.set_weights([generator.uniform(0.5, 1.5, w.shape) for w in network.get_weights()])
 before = [np.array(keras.ops.convert_to_numpy(w)) for w in network.variables]
@@ -96,7 +103,7 @@ for mode in ("eval", "train"):
     for kind, product in products.items():
         for name, piece in objective.unflatten(product).items():
             results[f"{mode} {kind} {name}"] = np.asarray(keras.ops.convert_to_numpy(piece))
-    first = np.zeros(28)
+    first = np.zeros(24)
     first[:4] = 1.0
     results[f"{mode} input"] = column = objective.input_hessian() @ first
     assert (abs(column[8:12]).max() > 1e-6) == (mode == "train")
@@ -115,13 +122,11 @@ assert abs(whole.value() - without.value() - 0.1 * (kernel**4).sum()) < 1e-12
 extra = whole.hessian() @ vector - without.hessian() @ vector
 np.testing.assert_allclose(extra[block], 1.2 * kernel.ravel() ** 2 * vector[block], atol=1e-12)
 np.testing.assert_allclose(whole.ggn() @ vector, without.ggn() @ vector, atol=1e-13)
-alone = ls.BatchLoss(lambda net, batch: (keras.ops.sum(net(batch) ** 2), 21))
+alone = ls.BatchLoss(lambda net, batch: (keras.ops.sum(net(batch) ** 2), 18))
 np.testing.assert_allclose(ls.objective(network, alone, [x]).gradient(), ls.objective(plain, alone, [x]).gradient(), atol=1e-13)
 if keras.backend.backend() != "jax":  # which compiles for long
     check = ls.check_operator(whole.residual())
     assert check.passed, str(check)
-check = ls.check_operator(ls.objective(network_with(Quartic(), "float32"), "cross_entropy", (x.astype("float32"), y)).hessian())
-assert check.passed and check.finite_difference_error < 1e-6, str(check)
 assert all(np.array_equal(a, keras.ops.convert_to_numpy(w)) for a, w in zip(before, network.variables))
 np.savez(sys.argv[1], **{name.replace("/", "|"): value for name, value in results.items()})
 """
@@ -145,7 +150,7 @@ def test_backends_give_the_same(tmp_path, monkeypatch):
             reference = dict(archive)
     else:
         reference = _results("tensorflow", tmp_path)
-    assert reference["object"] == pytest.approx(reference["value"], rel=1e-12)
+    assert reference["object"] == pytest.approx(reference["value"], rel=1e-12) == reference["uneven"]
     for backend in ("torch", "jax"):
         found = _results(backend, tmp_path)
         assert found.keys() == reference.keys()

@@ -330,7 +330,7 @@ class TestObjectives:
         try:
             tables = {}
             for name, make in examples.FRAMEWORKS.items():
-                objective = make("cross_entropy")
+                objective = make("mse")
                 named = {"d": approximate(objective, "diagonal"), "g": approximate(objective, "squared_gradients")}
                 tables[name] = critique(objective, named)
         finally:

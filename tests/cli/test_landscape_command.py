@@ -103,39 +103,44 @@ def test_stops_in_time_and_goes_on(command, script):
     assert whole.status == 0 and "21 of 21" in whole.out
 
 
-def test_killed_and_interrupted_runs_go_on_to_the_same_bits(command, script, start, tmp_path):
+def test_killed_and_interrupted_runs_go_on_to_the_same_bits(command, script, start, tmp_path, monkeypatch):
     path = script(
-        "import time, torch\n"
-        "class Slow(torch.nn.Conv1d):\n"
+        "import os, pathlib, signal, time, torch\n"
+        "class Stopped(torch.nn.Conv1d):\n"
         "    def forward(self, x):\n"
         "        open('passes', 'a').write('x')\n"
-        "        time.sleep(0.02)\n"
+        "        if os.path.exists('stop') and os.path.exists('state'):\n"
+        "            how, after = pathlib.Path('stop').read_text().split()\n"
+        "            if os.path.getsize('passes') >= int(after):\n"
+        "                os.remove('stop')\n"
+        "                signal.raise_signal(signal.SIGINT) if how == 'interrupt' else time.sleep(60)\n"
         "        return super().forward(x[:, None])[..., 0]\n"
         "def make():\n"
         "    torch.manual_seed(0)\n"
-        "    return ls.objective(Slow(1, 3, 5).double(), 'cross_entropy', (torch.randn(40, 5).double(), torch.randint(0, 3, (40,))))\n"
+        "    return ls.objective(Stopped(1, 3, 5).double(), 'cross_entropy', (torch.randn(40, 5).double(), torch.randint(0, 3, (40,))))\n"
     )
     often = "import linop_spectra.landscape.checkpoint as c\nc.CHECKPOINT_SECONDS = 0"  # instead of ten
     common = ("landscape", f"{path}:make", "--plane", "--points", 9, "--directions", "random", "--accuracy", "--quiet")
 
-    def passes():
-        return (tmp_path / "passes").stat().st_size
-
-    def stopped(kill):
-        before = passes()
-        process = start(*common, "--out", "resumed", "--checkpoint", "state", first=often)
-        end = time.monotonic() + 60
-        while not (tmp_path / "state").exists() or passes() < before + 30:
-            assert process.poll() is None and time.monotonic() < end
-            time.sleep(0.02)
-        process.send_signal(kill)
-        return process, process.communicate()[1]
+    def stop(how):
+        """Stop after thirty passes from now, once there is a checkpoint."""
+        (tmp_path / "stop").write_text(f"{how} {(tmp_path / 'passes').stat().st_size + 30}")
 
     assert command(*common, "--out", "whole").status == 0
-    stopped(signal.SIGKILL)
+    stop("kill")
+    process = start(*common, "--out", "resumed", "--checkpoint", "state", first=often)
+    end = time.monotonic() + 60
+    while (tmp_path / "stop").exists():
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
     assert not (tmp_path / "resumed" / "landscape.json").exists()
-    interrupted, err = stopped(signal.SIGINT)
-    assert interrupted.returncode == 130 and "Interrupted" in err, err
+
+    stop("interrupt")
+    monkeypatch.setattr("linop_spectra.landscape.checkpoint.CHECKPOINT_SECONDS", 0)
+    interrupted = command(*common, "--out", "resumed", "--checkpoint", "state")
+    assert interrupted.status == 130 and "Interrupted" in interrupted.err, interrupted.err
     part = ls.load(tmp_path / "resumed" / "landscape.npz")
     assert part.status == "interrupted" and 0 < part.evaluated.sum() < 81
     assert command(*common, "--out", "resumed", "--checkpoint", "state").status == 0

@@ -42,8 +42,8 @@ class Network:
         Running statistics of batch normalisation by torch's names.
     weight_decay : float
         Of the objective.
-    uneven_in_jax : bool
-        Whether JAX gets several batches too; it compiles anew for each size.
+    uneven : bool
+        Whether JAX and Keras get several batches too; JAX compiles anew for each size, and TensorFlow takes its time for each.
     """
 
     inputs: np.ndarray
@@ -56,7 +56,7 @@ class Network:
     keras_arrays: Callable[[Arrays], Arrays]
     statistics: Arrays = dataclasses.field(default_factory=dict)
     weight_decay: float = 0.0
-    uneven_in_jax: bool = False
+    uneven: bool = False
 
     def torch_model(self, dtype: str) -> nn.Module:
         """The torch module with the weights that all frameworks get."""
@@ -75,6 +75,11 @@ class Network:
         """Values of the weights in the common layout."""
         model = self.torch_model("float64")
         return {name: p.detach().numpy().copy() for name, p in model.named_parameters() if p.requires_grad}
+
+    @property
+    def batch_size(self) -> int | None:
+        """That of JAX and Keras; torch always gets several batches."""
+        return BATCH if self.uneven else None
 
     def channels_last(self) -> np.ndarray:
         """The inputs as JAX and Keras take them."""
@@ -142,9 +147,8 @@ def in_jax(network: Network, dtype: str) -> Side:
     numbers = network.jax_arrays(numbered(weights) | network.statistics)
     paths = jax.tree_util.tree_flatten_with_path(numbers)[0]
     places = {".".join(str(getattr(key, "key", getattr(key, "idx", key))) for key in path): place for path, place in paths}
-    size = BATCH if network.uneven_in_jax else None
     made = ls.objective(
-        network.jax, network.loss, _data(network, dtype), params=params, batch_size=size, weight_decay=network.weight_decay
+        network.jax, network.loss, _data(network, dtype), params=params, batch_size=network.batch_size, weight_decay=network.weight_decay
     )
     return Side(made, {name: place for name, place in places.items() if not name.startswith("batch_stats")})
 
@@ -164,7 +168,7 @@ def in_keras(network: Network, dtype: str) -> Side:
         if "seed_generator" not in variable.path:
             variable.assign(values[variable.path.removeprefix(f"{model.name}/")])
     places = network.keras_arrays(numbered(weights) | network.statistics)
-    made = ls.objective(model, network.loss, _data(network, dtype), batch_size=BATCH, weight_decay=network.weight_decay)
+    made = ls.objective(model, network.loss, _data(network, dtype), batch_size=network.batch_size, weight_decay=network.weight_decay)
     return Side(made, {name: place for name, place in places.items() if "moving" not in name})
 
 
@@ -633,7 +637,7 @@ TIED = Network(
         "middle/kernel": w["middle.weight"].T,
         "middle/bias": w["middle.bias"],
     },
-    uneven_in_jax=True,
+    uneven=True,
 )
 
 NETWORKS = {

@@ -1,7 +1,5 @@
 """Properties of the figure of a law over a measurement, from plain arrays."""
 
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -125,8 +123,3 @@ def test_ratio_histogram_and_wrong_number_of_axes(tmp_path):
     assert (tmp_path / "ratios.png").exists()
     with pytest.raises(ValueError, match="holds 1 axes, but the figure of a comparison has two panels"):
         law_comparison(result(), [ax])
-
-
-def test_figure_module_imports_none_of_the_laws():
-    code = "import linop_spectra.plots.law, sys; assert 'matplotlib' not in sys.modules"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

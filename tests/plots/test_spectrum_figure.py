@@ -1,5 +1,4 @@
 """Properties of the figures: what is drawn, on which scales, and that nothing global is touched."""
-import subprocess
 import sys
 
 import numpy as np
@@ -145,17 +144,6 @@ def test_ticks_are_few_and_inside(low, high):
     (left, right), ticks = view.limits, view.ticks()
     assert left < low < high < right
     assert 2 <= len(ticks) <= 12 and all(left <= tick <= right for tick in ticks) and ticks == sorted(ticks)
-
-
-def test_drawing_leaves_pyplot_and_the_style_alone():
-    code = (
-        "import sys; sys.path.insert(0, 'tests/plots'); import matplotlib; before = matplotlib.rcParams.copy()\n"
-        "import numpy as np; from fakes import FakeSpectrum; from linop_spectra import plots\n"
-        "plots.spectra({'a': FakeSpectrum(np.linspace(-1, 1, 90), (5.0,))})[0].figure.canvas.draw()\n"
-        "print('matplotlib.pyplot' in sys.modules, matplotlib.rcParams.copy() == before)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout.split() == ["False", "True"], done.stderr
 
 
 def test_missing_matplotlib_is_said(monkeypatch):

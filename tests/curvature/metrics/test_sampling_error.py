@@ -371,7 +371,7 @@ def test_examples_needed_are_enough():
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_one_metric_of_each_class_in_every_framework(framework, monkeypatch):
     monkeypatch.setattr(influence, "KNOWN", 43)  # all eigenvectors: what probes add is noise
-    objective = FRAMEWORKS[framework](batch_size=12)  # the last batch has six
+    objective = FRAMEWORKS[framework](batch_size=10 if framework == "jax" else 12)  # the last one of six, for which JAX would compile anew
     shared = metrics.SharedRun.of(objective, num_probes=2)
     dense = Reweighted(objective)
     theta = np.asarray(objective.parameters())
