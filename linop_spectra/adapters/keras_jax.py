@@ -149,14 +149,12 @@ def _with_variables(model: PureModel, layers: KerasLayers) -> PureModel:
         run(functools.partial(apply, *bound.args))
         return apply.found
 
-    # A tree of JAX is in alphabetical order, but lists of weights are in that of Keras.
-    orders: list[list[str]] = [[name for name in layers.trainable if name in model.names], list(layers.trainable), list(layers.weight_names)]
-
     def named(tree: Any) -> dict[str, Any] | None:
+        # A tree of JAX is in alphabetical order, but lists of weights are in that of Keras.
         if isinstance(tree, list | tuple) and all(hasattr(item, "shape") for item in tree):
-            for order in orders:
-                if len(order) == len(tree):
-                    return dict(zip(order, tree, strict=True))
+            order = layers.ordered_names(len(tree), model.names)
+            if order is not None:
+                return dict(zip(order, tree, strict=True))
         return model.named(tree)
 
     with double_precision(model.dtype == np.float64):

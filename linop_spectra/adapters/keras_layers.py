@@ -71,6 +71,13 @@ class KerasLayers:
         self._regularized = [v for v in model.trainable_variables if v.regularizer is not None]
         self.regularized = bool(self._regularized)
 
+    def ordered_names(self, count: int, chosen: Sequence[str]) -> tuple[str, ...] | None:
+        """Names of what a list of so many arrays stands for: the chosen parameters, all trainable weights, or ``get_weights()``."""
+        for names in ([name for name in self.trainable if name in chosen], list(self.trainable), self.weight_names):
+            if len(names) == count:
+                return tuple(names)
+        return None
+
     @contextlib.contextmanager
     def holding(
         self, variables: Sequence[Any], values: Sequence[Any], precision: str | None, *, collect: bool = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -68,6 +68,10 @@ class KerasModule(torch.nn.Module):
         if self._classes_first and isinstance(outputs, Tensor) and outputs.ndim > 2:
             return outputs.movedim(-1, 1)
         return outputs
+
+    def ordered_names(self, count: int, chosen: Sequence[str]) -> tuple[str, ...] | None:
+        """Names of what a list of so many arrays stands for, in the order of Keras."""
+        return self._held[0].ordered_names(count, chosen)
 
     def regularization(self) -> Tensor:
         """Sum of the regularisers."""

@@ -123,10 +123,7 @@ class KerasProgram(Program):
 
     def ordered_names(self, count: int) -> tuple[str, ...] | None:
         """Of the parameters that count, of all trainable weights, or of ``get_weights()``, by length."""
-        for names in (self.names, tuple(self._layers.trainable), self._layers.weight_names):
-            if len(names) == count:
-                return names
-        return None
+        return self._layers.ordered_names(count, self.names)
 
 
 @contextlib.contextmanager

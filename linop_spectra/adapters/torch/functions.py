@@ -123,6 +123,7 @@ class TorchFunctions(OutputSpace):
         """Parameters from a vector, a mapping of names, or a file."""
         if isinstance(source, str | os.PathLike):
             source = read_parameters(source)
+        source = self._module.by_name(source, self.names)
         if isinstance(source, Mapping):
             state = without_wrappers(source)
             rest = dict(base.rest)
@@ -145,7 +146,7 @@ class TorchFunctions(OutputSpace):
 
     def flatten(self, tree: Any) -> Array:
         """Named or ordered arrays as a vector of the core."""
-        return self._layout.flat(self._layout.from_tree(tree))
+        return self._layout.flat(self._layout.from_tree(self._module.by_name(tree, self.names)))
 
     def unflatten(self, vector: Any) -> dict[str, Tensor]:
         """A vector as named tensors."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -195,6 +195,14 @@ class PureModule:
     def model(self) -> Any:
         """The copy."""
         return self._program.model
+
+    def by_name(self, source: Any, chosen: Sequence[str]) -> Any:
+        """Ordered arrays by name, where the model has an order of its own; anything else as it is."""
+        ordered_names = getattr(self.model, "ordered_names", None)
+        if ordered_names is None or not isinstance(source, list | tuple) or not all(hasattr(item, "shape") for item in source):
+            return source
+        names = ordered_names(len(source), chosen)
+        return source if names is None else dict(zip(names, source, strict=True))
 
     def filter_axis(self, name: str) -> int:
         """Axis of a parameter along which the weights of different outputs lie: the first, but for transposed convolutions."""
