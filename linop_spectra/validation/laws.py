@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, Literal
@@ -55,12 +56,13 @@ def loss_surface(seed: int) -> Findings:
     """Share of negative eigenvalues of a Gauss-Newton matrix plus noise, below and above the critical energy."""
     published = {(0.25, 2.0): 0.0415, (0.25, 4.0): 0.1104, (0.5, 4.0): 0.0570, (0.1, 2.0): 0.0652}
     order, rows = 1200, []
+    samples = _sampled_hessians(order, seed)
     shown: tuple[np.ndarray, PenningtonBahri] | None = None
     for (ratio, factor), index in published.items():
         critical = PenningtonBahri(ratio=ratio, energy=1.0).critical_energy
         law = PenningtonBahri(ratio=ratio, energy=factor * critical)
         rows.append(close(f"index of the law, ratio {ratio:g}, {factor:g} times critical", index, law.index, absolute=1e-4))
-        eigenvalues = _sampled_hessian(order, law, seed)
+        eigenvalues = samples(law)
         share = float(np.mean(eigenvalues < 0))
         rows.append(close(f"share of negative eigenvalues, n = {order}", law.index, share, absolute=0.003))
         if (ratio, factor) == (0.25, 4.0):
@@ -69,14 +71,20 @@ def loss_surface(seed: int) -> Findings:
         law = PenningtonBahri(ratio=ratio, energy=1.0)
         rows.append(close(f"critical energy, ratio {ratio:g}", critical, law.critical_energy, absolute=1e-6))
     below = PenningtonBahri(ratio=0.25, energy=0.8 * PenningtonBahri(ratio=0.25, energy=1.0).critical_energy)
-    rows.append(Row("negative eigenvalues below the critical energy", 0, int((_sampled_hessian(order, below, seed) < 0).sum())))
+    rows.append(Row("negative eigenvalues below the critical energy", 0, int((samples(below) < 0).sum())))
     assert shown is not None
     return Findings(tuple(rows), lambda ax: _overlay(ax, *shown))
 
 
-def _sampled_hessian(order: int, law: PenningtonBahri, seed: int) -> np.ndarray:
-    gram = wishart(order, round(order / law.ratio), seed=seed)
-    return _eigenvalues(np.asarray(gram.to_dense()) + np.asarray(wigner(order, variance=2 * law.energy, seed=seed).to_dense()))
+def _sampled_hessians(order: int, seed: int) -> Callable[[PenningtonBahri], np.ndarray]:
+    """Eigenvalues of a sample of a law; the Gram matrix depends on the ratio alone, and the noise is one matrix, scaled."""
+    noise = np.asarray(wigner(order, seed=seed).to_dense())
+
+    @functools.cache
+    def gram(ratio: float) -> np.ndarray:
+        return np.asarray(wishart(order, round(order / ratio), seed=seed).to_dense())
+
+    return lambda law: _eigenvalues(gram(law.ratio) + math.sqrt(2 * law.energy) * noise)
 
 
 def free_convolution(seed: int) -> Findings:

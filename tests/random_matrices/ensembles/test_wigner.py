@@ -79,7 +79,7 @@ def mean_spacing_ratio(eigenvalues):
 @pytest.mark.parametrize("ensemble, expected", [("goe", 0.5307), ("gue", 0.5996)])
 def test_mean_ratio_of_consecutive_spacings(ensemble, expected):
     """Atas, Bogomolny, Giraud and Roux (2013); independent levels would have 2 ln 2 - 1 = 0.386."""
-    ratios = np.array([mean_spacing_ratio(np.linalg.eigvalsh(wigner(200, seed=s, ensemble=ensemble).to_dense())) for s in range(360)])
+    ratios = np.array([mean_spacing_ratio(np.linalg.eigvalsh(wigner(100, seed=s, ensemble=ensemble).to_dense())) for s in range(720)])
     error = ratios.std() / np.sqrt(len(ratios))
     assert ratios.mean() == pytest.approx(expected, abs=4 * error)
     assert 4 * error < 0.0055
