@@ -74,7 +74,6 @@ NETWORKS = {
     ),
     "attention": _attention,
     "lstm": lambda: _sequential(layers.LSTM(2, dtype="float64"), dense(CLASSES), shape=(3, 2)),
-    "gru": lambda: _sequential(layers.GRU(2, unroll=True, dtype="float64"), dense(CLASSES), shape=(3, 3)),
     "tied": Tied,
 }
 

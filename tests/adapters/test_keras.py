@@ -11,6 +11,7 @@ keras = pytest.importorskip("keras")
 
 import linop_spectra as ls  # noqa: E402
 
+_LANDSCAPE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "landscape")
 _PROGRAM = """
 import sys, warnings
 import numpy as np
@@ -24,6 +25,7 @@ if keras.backend.backend() == "jax":
 if keras.backend.backend() == "tensorflow":
     warnings.filterwarnings("ignore", message="__array__ implementation")
 layers = keras.layers
+on_tensorflow = keras.backend.backend() == "tensorflow"  # what compares one backend with itself has tests of its own there
 
 class Quartic(keras.regularizers.Regularizer):
     def __call__(self, x):
@@ -63,8 +65,9 @@ with_object = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignor
 results["object"] = ls.objective(double, with_object, (inputs, targets)).value()
 small = ls.objective(single, "cross_entropy", (inputs.astype("float32"), targets), parameters="*dense*/kernel")
 assert len(small.functions.names) == 2, small.functions.names
-check = ls.check_operator(small.hessian())
-assert check.passed and check.finite_difference_error < 1e-6, str(check)
+if not on_tensorflow:
+    check = ls.check_operator(small.hessian())
+    assert check.passed and check.finite_difference_error < 1e-6, str(check)
 assert all(np.array_equal(a, keras.ops.convert_to_numpy(w)) for a, w in zip(before, double.variables))
 try:
     ls.objective(double, "other", (inputs, targets))
@@ -93,7 +96,7 @@ for mode in ("eval", "train"):
     products = {"gradient": objective.gradient()}
     for kind in ("hessian", "ggn", "residual") if mode == "eval" else ("hessian",):
         products[kind] = getattr(objective, kind)() @ vector
-        if mode == "eval" and kind != "ggn":  # nothing is kept
+        if mode == "eval" and kind != "ggn" and not on_tensorflow:  # nothing is kept
             spare = ls.objective(network, "cross_entropy", (x, y), memory_budget=8, batch_size=3)
             once = getattr(spare, kind)() @ vector
             assert np.linalg.norm(once - products[kind]) <= 1e-12 * np.linalg.norm(once), kind
@@ -116,18 +119,23 @@ else:
 kernel = np.array(keras.ops.convert_to_numpy(network.layers[0].kernel))
 plain = network_with(None)
 plain.set_weights(network.get_weights())
-without, block = ls.objective(plain, "cross_entropy", (x, y)), objective.blocks["first/kernel"]
-whole = ls.objective(network, "cross_entropy", (x, y))
-assert abs(whole.value() - without.value() - 0.1 * (kernel**4).sum()) < 1e-12
-extra = whole.hessian() @ vector - without.hessian() @ vector
-np.testing.assert_allclose(extra[block], 1.2 * kernel.ravel() ** 2 * vector[block], atol=1e-12)
-np.testing.assert_allclose(whole.ggn() @ vector, without.ggn() @ vector, atol=1e-13)
+if not on_tensorflow:
+    without, block = ls.objective(plain, "cross_entropy", (x, y)), objective.blocks["first/kernel"]
+    whole = ls.objective(network, "cross_entropy", (x, y))
+    assert abs(whole.value() - without.value() - 0.1 * (kernel**4).sum()) < 1e-12
+    extra = whole.hessian() @ vector - without.hessian() @ vector
+    np.testing.assert_allclose(extra[block], 1.2 * kernel.ravel() ** 2 * vector[block], atol=1e-12)
+    np.testing.assert_allclose(whole.ggn() @ vector, without.ggn() @ vector, atol=1e-13)
 alone = ls.BatchLoss(lambda net, batch: (keras.ops.sum(net(batch) ** 2), 18))
 np.testing.assert_allclose(ls.objective(network, alone, [x]).gradient(), ls.objective(plain, alone, [x]).gradient(), atol=1e-13)
-if keras.backend.backend() != "jax":  # which compiles for long
+if keras.backend.backend() == "torch":  # JAX compiles for long
     check = ls.check_operator(whole.residual())
     assert check.passed, str(check)
 assert all(np.array_equal(a, keras.ops.convert_to_numpy(w)) for a, w in zip(before, network.variables))
+if not on_tensorflow:  # spares two processes
+    sys.path.insert(0, sys.argv[2])
+    import test_landscape_batch_norm
+    test_landscape_batch_norm.compare_keras_with_numpy()
 np.savez(sys.argv[1], **{name.replace("/", "|"): value for name, value in results.items()})
 """
 
@@ -135,7 +143,8 @@ np.savez(sys.argv[1], **{name.replace("/", "|"): value for name, value in result
 def _results(backend, path):
     environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
     file = path / f"{backend}.npz"
-    done = subprocess.run([sys.executable, "-c", _PROGRAM, str(file)], capture_output=True, text=True, timeout=400, env=environment)
+    command = [sys.executable, "-c", _PROGRAM, str(file), _LANDSCAPE]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     with np.load(file) as archive:
         return dict(archive)
@@ -144,7 +153,7 @@ def _results(backend, path):
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")
 def test_backends_give_the_same(tmp_path, monkeypatch):
     if keras.backend.backend() == "tensorflow":  # spares a process
-        monkeypatch.setattr(sys, "argv", ["", str(tmp_path / "here.npz")])
+        monkeypatch.setattr(sys, "argv", ["", str(tmp_path / "here.npz"), _LANDSCAPE])
         exec(compile(_PROGRAM, "program", "exec"), {"__name__": "program"})
         with np.load(tmp_path / "here.npz") as archive:
             reference = dict(archive)

@@ -43,7 +43,8 @@ def _compare(objective, model, outputs_of, targets, *, step=1e-6):
     assert relative(objective.hessian() @ v[:, 1], hessian[:, 1]) < 1e-13
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+# Attention is compared with torch and with differences among the tests of all frameworks.
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "attention"])
 def test_products_equal_plain_tapes_and_differences(name):
     model, inputs, targets = make(name)
     before = state_of(model)

@@ -151,7 +151,7 @@ def in_tensorflow(network):
                 x = tf.tanh(tf.tensordot(x, self.c, 1) + self.d)
             return tf.einsum("nj,jk->nk", tf.reduce_mean(x, 1), self.e) + self.f
 
-    return ls.objective(Module(), "cross_entropy", (inputs, targets), batch_size=2), swapped, back
+    return ls.objective(Module(), "cross_entropy", (inputs, targets), batch_size=4), swapped, back
 
 
 class _Renamed:

@@ -35,7 +35,7 @@ MATRICES = {
 EVERYWHERE = ("hessian", "ggn", "exact")
 COMPLETE = {
     "torch": tuple(NETWORKS), "flax": (),
-    "jax": ("perceptron", "convolutional", "gru", "encoder"), "keras": ("lstm", "decoder", "tied"),
+    "jax": ("convolutional", "lstm", "gru", "encoder", "decoder"), "keras": ("perceptron", "tied"),
 }  # fmt: skip
 CASES = [(framework, name) for name in NETWORKS for framework in ("jax", "keras", *(("flax",) if name == "convolutional" else ()))]
 # JAX and TensorFlow take seconds to compile a network.

@@ -1,5 +1,6 @@
 """Optimisers of torch, optax and Keras as methods: the same steps as natively, on copies, guarded, saved and rejected like any other."""
 
+import functools
 import math
 
 import numpy as np
@@ -419,6 +420,7 @@ def in_double_precision():
         jax.config.update(name, value)
 
 
+@functools.cache  # one compilation for all of these tests
 def in_jax(jax):
     jnp = jax.numpy
     params = {"in": {"w": jnp.asarray(WEIGHTS[0]), "b": jnp.asarray(WEIGHTS[1])}, "out": [jnp.asarray(w) for w in WEIGHTS[2:]]}
@@ -450,9 +452,9 @@ def test_steps_are_those_of_optax(jax, name, tmp_path):
     params, loss, objective = in_jax(jax)
     native = OPTAX[name](optax)
     theta, infos = run(as_optimizer(native), objective, 6)
-    state, here, update = native.init(params), params, jax.jit(native.update)
+    state, here, update, slope = native.init(params), params, jax.jit(native.update), jax.jit(jax.value_and_grad(loss))
     for _ in range(6):
-        value, gradient = jax.value_and_grad(loss)(here)
+        value, gradient = slope(here)
         extra = {"value": value, "grad": gradient} if isinstance(native, optax.GradientTransformationExtraArgs) else {}
         updates, state = update(gradient, state, here, **extra)
         here = optax.apply_updates(here, updates)
@@ -468,7 +470,7 @@ def test_guarded_optax(jax):
     from jax.flatten_util import ravel_pytree
 
     flat, unravel = ravel_pytree(params)
-    hessian = np.asarray(jax.hessian(lambda v: loss(unravel(v)))(flat))
+    hessian = np.asarray(jax.jit(jax.hessian(lambda v: loss(unravel(v))))(flat))
     order = np.asarray(ravel_pytree(params)[0])
     np.testing.assert_array_equal(order, objective.parameters())
     known = {
@@ -540,8 +542,9 @@ def keras():
         yield keras
 
 
-def in_keras(keras, constraint=None):
-    layers = keras.layers
+@functools.cache  # one tracing for all of these tests
+def built_in_keras(keras, constrained):
+    layers, constraint = keras.layers, keras.constraints.MaxNorm(0.8) if constrained else None
     model = keras.Sequential([
         keras.Input((4,), dtype="float64"), layers.Dense(5, "tanh", dtype="float64", kernel_constraint=constraint),
         layers.Dense(3, dtype="float64"),
@@ -550,14 +553,19 @@ def in_keras(keras, constraint=None):
     return model, ls.objective(model, "cross_entropy", (X, Y))
 
 
-def keras_steps(model, optimizer, steps):
-    """Natively, with gradients by another objective at each point."""
+def in_keras(keras, constrained=False):
+    model, objective = built_in_keras(keras, constrained)
+    model.set_weights(WEIGHTS)
+    return model, objective
+
+
+def keras_steps(model, objective, optimizer, steps):
+    """Natively, with the objective's gradient at the model's weights."""
     for _ in range(steps):
-        here = ls.objective(model, "cross_entropy", (X, Y))
-        gradients = here.unflatten(here.gradient())
+        gradients = objective.unflatten(objective.with_parameters(model.get_weights()).gradient())
         names = {v.path.partition("/")[2]: v for v in model.trainable_variables}
         optimizer.apply(list(gradients.values()), [names[name] for name in gradients])
-    return ls.objective(model, "cross_entropy", (X, Y)).parameters()
+    return objective.with_parameters(model.get_weights()).parameters()
 
 
 def without_biases(optimizer):
@@ -577,7 +585,7 @@ KERAS = {
 @pytest.mark.filterwarnings("ignore:__array__ implementation")
 @pytest.mark.parametrize("name", KERAS)
 def test_steps_are_those_of_keras(keras, name, tmp_path):
-    model, objective = in_keras(keras, keras.constraints.MaxNorm(0.8))
+    model, objective = in_keras(keras, constrained=True)
     native = KERAS[name](keras)
     theta, infos = run(as_optimizer(native), objective, 6)
     assert not native.built and int(native.iterations) == 0
@@ -585,14 +593,14 @@ def test_steps_are_those_of_keras(keras, name, tmp_path):
     rate = {"Nesterov": 0.1, "schedule": 0.01 * 0.5 ** (5 / 2)}.get(name, 0.01)
     assert infos[-1].learning_rate == pytest.approx(rate, rel=1e-6)
     assert resumed_is_identical(lambda: as_optimizer(KERAS[name](keras)), [objective] * 6, tmp_path)
-    np.testing.assert_allclose(theta, keras_steps(model, KERAS[name](keras), 6), rtol=1e-13, atol=1e-14)
+    np.testing.assert_allclose(theta, keras_steps(model, objective, KERAS[name](keras), 6), rtol=1e-13, atol=1e-14)
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation")
 def test_keras_optimiser_that_has_a_state_and_another_learning_rate(keras):
-    model, _ = in_keras(keras)
+    model, start = in_keras(keras)
     optimizer = keras.optimizers.Adam(0.01)
-    keras_steps(model, optimizer, 3)
+    keras_steps(model, start, optimizer, 3)
     objective = ls.objective(model, "cross_entropy", (X, Y))
     method = as_optimizer(optimizer)
     theta, _ = method.step(objective, objective.parameters())
@@ -600,9 +608,9 @@ def test_keras_optimiser_that_has_a_state_and_another_learning_rate(keras):
     theta, info = method.step(objective, theta)
     assert info.learning_rate == pytest.approx(0.05) and int(optimizer.iterations) == 3
     optimizer.learning_rate = 0.01
-    keras_steps(model, optimizer, 1)
+    keras_steps(model, start, optimizer, 1)
     optimizer.learning_rate = 0.05
-    np.testing.assert_allclose(theta, keras_steps(model, optimizer, 1), rtol=1e-13, atol=1e-14)
+    np.testing.assert_allclose(theta, keras_steps(model, start, optimizer, 1), rtol=1e-13, atol=1e-14)
     _, elsewhere = in_keras(keras)
     with pytest.raises(ValueError, match="built for other variables"):
         as_optimizer(keras_other(keras)).step(elsewhere, elsewhere.parameters())
@@ -615,7 +623,7 @@ def test_variables_that_do_not_decay(keras):
     for optimizer in optimizers:
         optimizer.exclude_from_weight_decay(var_list=[model.trainable_variables[2]])
     theta, _ = run(as_optimizer(optimizers[0]), objective, 3)
-    np.testing.assert_allclose(theta, keras_steps(model, optimizers[1], 3), rtol=1e-13, atol=1e-14)
+    np.testing.assert_allclose(theta, keras_steps(model, objective, optimizers[1], 3), rtol=1e-13, atol=1e-14)
 
 
 def keras_other(keras):
