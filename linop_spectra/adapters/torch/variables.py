@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,6 +23,10 @@ class _Variables:
     model: Any
     parameters: Mapping[str, Tensor]
     rest: Mapping[str, Tensor]
+
+    def by_name(self, source: Any, chosen: Sequence[str]) -> Any:
+        """As it is: variables have the order that they were given in."""
+        return source
 
 
 class VariableFunctions(TorchFunctions, abc.ABC):
