@@ -45,7 +45,7 @@ def torch_optimizer(optimizer: Optimizer, model: Any, loss: Any, **options: Any)
     >>> infos[-1].loss < 1e-6 * infos[0].loss
     True
     """
-    return _adapter("torch.optimizer").TorchOptimizer(optimizer, model, loss, **options)
+    return adapter("torch.optimizer").TorchOptimizer(optimizer, model, loss, **options)
 
 
 def optax_transformation(optimizer: Optimizer, model: Any, loss: Any, **options: Any) -> Any:
@@ -85,7 +85,7 @@ def optax_transformation(optimizer: Optimizer, model: Any, loss: Any, **options:
     >>> params["w"].round(3).ravel().tolist()
     [1.0, 1.0, 1.0]
     """
-    return _adapter("jax.optimizer").optax_transformation(optimizer, model, loss, **options)
+    return adapter("jax.optimizer").optax_transformation(optimizer, model, loss, **options)
 
 
 def keras_train_step(optimizer: Optimizer, model: Any, loss: Any, **options: Any) -> Any:
@@ -120,8 +120,9 @@ def keras_train_step(optimizer: Optimizer, model: Any, loss: Any, **options: Any
     >>> infos[-1].loss < 1e-6 * infos[0].loss
     True
     """
-    return _adapter("keras_optimizer").KerasTrainStep(optimizer, model, loss, **options)
+    return adapter("keras_optimizer").KerasTrainStep(optimizer, model, loss, **options)
 
 
-def _adapter(name: str) -> Any:
+def adapter(name: str) -> Any:
+    """A module of the adapters."""
     return importlib.import_module(f"{__package__.rpartition('.')[0]}.adapters.{name}")

@@ -6,10 +6,10 @@ The wrappers themselves belong to the adapters, which stand above this package: 
 from __future__ import annotations
 
 import abc
-import importlib
 from typing import Any, ClassVar
 
 from .evaluation import Start
+from .faces import adapter
 from .optimizer import NO_GRADIENT, Optimizer
 from .stability import StableProposal
 
@@ -67,8 +67,7 @@ def as_optimizer(native: Any, *, evaluate: bool = True) -> Optimizer:
     packages = [base.__module__.partition(".")[0] for base in type(native).__mro__]
     for package, (module, name) in _WRAPPERS.items():
         if package in packages:
-            wrapper = getattr(importlib.import_module(f"{__package__.rpartition('.')[0]}.adapters.{module}"), name)
-            made: Optimizer = wrapper(native, evaluate=evaluate)
+            made: Optimizer = getattr(adapter(module), name)(native, evaluate=evaluate)
             return made
     hint = ""
     if isinstance(native, type) or callable(native):

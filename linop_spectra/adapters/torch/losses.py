@@ -221,7 +221,8 @@ class CrossEntropy(OutputLoss):
         """Sum over positions, and their weights."""
         targets, axis = batch[1], _class_axis(outputs)
         outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
-        shares, scale = self._shares(outputs, batch), self._weights(outputs, batch).squeeze(axis)
+        shares = self._shares(outputs, batch)
+        scale = self._summed(shares, outputs, batch).squeeze(axis)
         if targets.shape == outputs.shape:
             assert shares is not None
             chosen, terms = shares.argmax(axis), outputs.numel() // outputs.shape[axis]
@@ -276,8 +277,10 @@ class CrossEntropy(OutputLoss):
 
     def _weights(self, outputs: Tensor, batch: Any) -> Tensor:
         """Total weight of each position's target, with an axis of length one for the classes; zero where it is masked."""
-        targets, axis = batch[1], _class_axis(outputs)
-        shares, weight = self._shares(outputs, batch), _like(self.weight, outputs)
+        return self._summed(self._shares(outputs, batch), outputs, batch)
+
+    def _summed(self, shares: Tensor | None, outputs: Tensor, batch: Any) -> Tensor:
+        targets, axis, weight = batch[1], _class_axis(outputs), _like(self.weight, outputs)
         if targets.shape == outputs.shape:
             assert shares is not None
             return shares.sum(axis, keepdim=True)

@@ -88,7 +88,7 @@ class BatchStatistics:
 
     def predicted(self, batch_size: float) -> MinibatchPrediction:
         """Extreme eigenvalues of the Hessian of a batch and the cap of the learning rate, from the variances along both eigenvectors."""
-        return self._prediction(batch_size, [one.value for one in (self.hessian.estimate, *self.hessian.directional[:2])])
+        return self._prediction(batch_size, [one.value for one in self._variances])
 
     def predicted_interval(self, batch_size: float, level: float = 0.95) -> tuple[MinibatchPrediction, MinibatchPrediction]:
         """The same with all variances at the lower and at the upper end of their intervals, which few batches leave wide.
@@ -98,14 +98,19 @@ class BatchStatistics:
         eigenvalues of all data are taken as they are.
         """
         least = np.finfo(np.float64).tiny * self.num_examples  # the model has no noise of exactly zero
-        values = [max(one.value, least) for one in (self.hessian.estimate, *self.hessian.directional[:2])]
-        halves = [one.confidence_interval(level)[1] - one.value for one in (self.hessian.estimate, *self.hessian.directional[:2])]
+        values = [max(one.value, least) for one in self._variances]
+        halves = [one.confidence_interval(level)[1] - one.value for one in self._variances]
         factors = [math.exp(min(half / value, _MOST)) for half, value in zip(halves, values, strict=True)]
         low, high = (
             self._prediction(batch_size, [value * factor**sign for value, factor in zip(values, factors, strict=True)])
             for sign in (-1, 1)
         )  # fmt: skip
         return low, high
+
+    @property
+    def _variances(self) -> tuple[Estimate, ...]:
+        """V_z, and V_u along the smallest and the largest eigenvector."""
+        return self.hessian.estimate, *self.hessian.directional[:2]
 
     def _prediction(self, batch_size: float, variances: list[float]) -> MinibatchPrediction:
         per_example = np.array(variances) * self.batch_size

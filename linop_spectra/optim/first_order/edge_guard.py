@@ -231,9 +231,6 @@ class EdgeOfStabilityGuard(Optimizer):
         method, beta = self.method, self.momentum or 0.0
         if method is None and isinstance(wanted, StableProposal):
             method, beta = wanted.stability or (None, beta)
-        elif method is None and isinstance(getattr(self.base, "stability", None), tuple):
-            method, beta = self.base.stability  # type: ignore[attr-defined]
-            beta = wanted.details.get("momentum", beta)
         if method is not None and math.isfinite(wanted.learning_rate):
             method = "gd" if method in ("heavy_ball", "nesterov") and beta == 0 else method
             return stability_threshold(1.0, method, momentum=beta), wanted.learning_rate

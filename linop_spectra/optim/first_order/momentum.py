@@ -8,7 +8,8 @@ from ...backends import Array
 from ...krylov import EigenResult, LanczosResult
 from ...spectra import SpectralDensity
 from ..evaluation import Start
-from ..optimizer import NO_GRADIENT, Optimizer, Proposal, Rate, check_number, checked_rate, rate_at
+from ..optimizer import NO_GRADIENT, Optimizer, Rate, check_number, checked_rate, rate_at
+from ..stability import StableProposal
 from .parameters import FirstOrderMethod, FirstOrderParameters, gradient_descent_from, heavy_ball_from, nesterov_from
 
 Spectrum = SpectralDensity | EigenResult | LanczosResult
@@ -83,16 +84,14 @@ class HeavyBall(Optimizer):
     def _arguments(cls, parameters: FirstOrderParameters) -> dict[str, Any]:
         return {"learning_rate": parameters.learning_rate, "momentum": parameters.momentum}
 
-    @property
-    def stability(self) -> tuple[FirstOrderMethod, float]:
-        """Method and momentum, for `linop_spectra.evolution.stability_threshold`."""
-        return (self._method, self.momentum) if self.momentum else ("gd", 0.0)
-
-    def _propose(self, start: Start) -> Proposal:
+    def _propose(self, start: Start) -> StableProposal:
         eta = rate_at(self.learning_rate, start.step)
         step, changes = momentum_step(start, eta, self.momentum, nesterov=self._method == "nesterov")
         message = NO_GRADIENT if start.gradient_norm == 0 and start.norm(step) == 0 else ""
-        return Proposal(step, state=changes, rejected_state=forgotten(start, changes), learning_rate=eta, message=message)
+        return StableProposal(
+            step, state=changes, rejected_state=forgotten(start, changes), learning_rate=eta, message=message,
+            stability=(self._method, self.momentum),
+        )  # fmt: skip
 
 
 class Nesterov(HeavyBall):

@@ -12,7 +12,8 @@ from ...evolution.edge import stability_threshold
 from ...krylov.lanczos import check_count
 from ..evaluation import Matrix, Start, check_matrix, make_matrix
 from ..newton.krylov_model import KrylovModel, krylov_model
-from ..optimizer import NO_GRADIENT, Optimizer, Proposal, check_number, check_seed
+from ..optimizer import NO_GRADIENT, Optimizer, check_number, check_seed
+from ..stability import StableProposal
 from .batch_shift import batch_shift
 from .momentum import forgotten, momentum_step
 from .parameters import FirstOrderMethod, heavy_ball_parameters, known_positive, nesterov_parameters
@@ -111,7 +112,7 @@ class SpectralSchedule(Optimizer):
         self.seed, self.evaluate = check_seed(seed), bool(evaluate)
         self._evaluates = self.evaluate
 
-    def _propose(self, start: Start) -> Proposal:
+    def _propose(self, start: Start) -> StableProposal:
         measured: dict[str, Any] = {}
         message = ""
         due = start.step % self.refresh_every == 0 or "learning_rate" not in start.state
@@ -123,9 +124,10 @@ class SpectralSchedule(Optimizer):
         if start.gradient_norm == 0 and start.norm(step) == 0:
             message = " ".join(part for part in (message, NO_GRADIENT) if part)
         details = {name: now[name] for name in _MEASURED[1:]}
-        return Proposal(
+        return StableProposal(
             step, state={**measured, **changes}, rejected_state={**measured, **forgotten(start, changes), "learning_rate": eta / 2},
             learning_rate=eta, refreshed=due, message=message, details=details,
+            stability=("nesterov" if self.nesterov else "heavy_ball", beta),
         )  # fmt: skip
 
     def _measured(self, start: Start) -> tuple[dict[str, Any], str]:
@@ -188,12 +190,6 @@ class SpectralSchedule(Optimizer):
     def _name(self) -> str:
         names = {"hessian": "Hessian", "ggn": "Gauss-Newton matrix", "fisher": "Fisher matrix"}
         return "matrix" if callable(self.matrix) else names[self.matrix]
-
-    @property
-    def stability(self) -> tuple[FirstOrderMethod, float]:
-        """Method and present momentum, for `linop_spectra.evolution.stability_threshold`."""
-        beta = float(self.state.get("momentum", 0.0))
-        return ("nesterov" if self.nesterov else "heavy_ball"), beta
 
 
 def check_factor(name: str, value: Any) -> float:
